@@ -20,6 +20,7 @@ from babeltune.models.adapters import attach_new
 from babeltune.study.settings import StageSettings
 from babeltune.train import passes, row_budget
 from babeltune.train.batches import Examples, plan_updates
+from babeltune.train.history import HistoryRow, divergence
 from babeltune.train.loop import TrainResult, train
 
 
@@ -176,6 +177,15 @@ def test_a_diverged_training_is_stopped_with_its_curve(tmp_path: Path) -> None:
         run(fresh(stage), prepared(), stage, tmp_path)
     curve = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert 0 < len(curve) < 60
+
+
+def test_a_training_lost_at_its_first_update_has_no_start_to_be_compared_with() -> None:
+    def after(*losses: float) -> list[HistoryRow]:
+        return [HistoryRow(n, 0.0, loss, 1.0, 1.0, 1, 1, 1.0) for n, loss in enumerate(losses, 1)]
+
+    lost = after(4.7, *[30000.0] * 9)
+    assert "rose from 4.57" in str(divergence(lost, vocabulary=97, scaled=False))
+    assert divergence(after(4.7, 13.0, 9.0, 7.0, 6.0), vocabulary=97, scaled=False) is None
 
 
 def test_a_loss_that_is_not_a_number_is_a_divergence(tmp_path: Path) -> None:

@@ -13,15 +13,18 @@ attention is kept apart depends on the model:
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
+
+from babeltune.train.short_attention import LONGEST, Span, short_attention
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +34,6 @@ BLOCK_ATTENTION = "babeltune_blocks"
 # Architectures for which tests show packed and unpacked losses and gradients to be equal.
 BLOCKS_CHECKED = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
 NATIVE_CHECKED = BLOCKS_CHECKED | {"gemma2"}
-# Up to this length a CPU computes attention in float32: in 16 bits its backward pass over such small blocks
-# takes two to three times as long (benchmarks/LOG.md), and float32 is the more exact.
-CPU_SHORT_BLOCK = 256
 # What models pass along that changes nothing here; anything else might, and is refused.
 HARMLESS = frozenset({"position_ids", "use_cache", "output_attentions", "is_causal", "cu_seq_lens_k"})
 
@@ -95,14 +95,20 @@ def block_attention(
         raise NotImplementedError("block attention takes one packed row with boundaries and no mask")
     if rest.get("is_causal") is False or not getattr(module, "is_causal", True):
         raise NotImplementedError("block attention is causal")
-    lengths = cu_seq_lens_q.diff().tolist()
-    blocks = [
-        _one_block(*parts, dropout, scaling, sliding_window)
-        for parts in zip(
-            query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True
-        )
-    ]
-    return torch.cat(blocks, dim=2).transpose(1, 2).contiguous(), None
+    spans = [Span(begin, end) for begin, end in itertools.pairwise(cu_seq_lens_q.tolist())]
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    on_cpu = query.device.type == "cpu"
+    short = [span for span in spans if on_cpu and span.length <= LONGEST and not dropout]
+    attended = dict(
+        zip(short, short_attention(query, key, value, short, scaling, sliding_window), strict=True)
+        if short
+        else ()
+    )
+    for span in spans:
+        if span not in attended:
+            parts = (x[:, :, span.begin : span.end] for x in (query, key, value))
+            attended[span] = _one_block(*parts, dropout, scaling, sliding_window)
+    return torch.cat([attended[span] for span in spans], dim=1), None
 
 
 def _one_block(
@@ -110,28 +116,21 @@ def _one_block(
     key: torch.Tensor,
     value: torch.Tensor,
     dropout: float,
-    scaling: float | None,
+    scaling: float,
     window: int | None,
 ) -> torch.Tensor:
-    """One example's causal attention, (1, heads, L, head_dim)."""
-    length, width = query.shape[2], query.dtype
-    mask = _window_mask(length, window, query.device)
-    widened = query.device.type == "cpu" and length <= CPU_SHORT_BLOCK
-    if widened:
-        query, key, value = query.float(), key.float(), value.float()
-    # Autocast would undo the widening.
-    with torch.autocast(query.device.type, enabled=False) if widened else nullcontext():
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=dropout,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-    return attended.to(width)
+    """One example's causal attention, (1, L, heads, head_dim)."""
+    mask = _window_mask(query.shape[2], window, query.device)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    ).transpose(1, 2)
 
 
 def _window_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -51,13 +51,15 @@ def progress_since(began: int, history: Sequence[HistoryRow], steps: int) -> Pro
     )
 
 
-def divergence(history: Sequence[HistoryRow], *, scaled: bool) -> str | None:
+def divergence(history: Sequence[HistoryRow], *, vocabulary: int, scaled: bool) -> str | None:
     """What is wrong with the newest update, if that ends the training.
 
-    `scaled`: with a loss scaler an update of infinite gradients is skipped and its scale lowered.
+    `vocabulary`: how many tokens the model chooses from. Guessing among them evenly is the worst that counts
+    as a start, so that a training that is lost at its first update is seen as well. `scaled`: with a loss
+    scaler an update of infinite gradients is skipped and its scale lowered.
     """
     losses = [row.loss for row in history]
-    start, newest = _mean(losses[:DIVERGED_WINDOW]), history[-1]
+    start, newest = min(_mean(losses[:DIVERGED_WINDOW]), math.log(vocabulary)), history[-1]
     if not math.isfinite(newest.loss):
         return f"the loss is {newest.loss} at update {newest.step}"
     if not math.isfinite(newest.gradient_norm) and not scaled:

@@ -213,7 +213,13 @@ class _Training:
                 self._save(meter, random)
                 done = f"{self.place.step} of {len(self.updates)} updates"
                 raise Interrupted(f"training stopped after {done}") from error
-            self._fail_if(divergence(self.place.history, scaled=self.scaler.is_enabled()))
+            self._fail_if(
+                divergence(
+                    self.place.history,
+                    vocabulary=self.forward.causal.config.get_text_config().vocab_size,
+                    scaled=self.scaler.is_enabled(),
+                )
+            )
             if self.group.is_first:
                 on_progress(progress_since(began, self.place.history, len(self.updates)))
             giving_up, save = self.group.of_first((give_up(self.place.history), self._checkpoint_is_due()))

@@ -21,8 +21,10 @@ from transformers import PreTrainedModel
 from babeltune.train.attention import Packing
 from babeltune.train.batches import Row
 
-# Positions a chunk of the output layer: 256 × 50k vocabulary in float32 is 50 MB.
+# Positions a chunk of the output layer: 256 × 50k vocabulary in 16 bits is 25 MB.
 HEAD_CHUNK = 256
+# Of these so many at a time are widened to float32, so that softmax works in the CPU's cache.
+SOFTMAX_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,13 @@ class _ChunkedNll(torch.autograd.Function):
         total = hidden_N_D.new_zeros((), dtype=torch.float32)
         for start in range(0, len(target_N), HEAD_CHUNK):
             chunk = slice(start, start + HEAD_CHUNK)
-            hidden_C_D, target_C = hidden_N_D[chunk].to(width), target_N[chunk]
-            logits_C_V = (hidden_C_D @ matrix_V_D.T).float()
-            nll_C, grad_C_V = _nll_and_probabilities(logits_C_V, target_C)
-            total += nll_C.sum()
-            if not (wants_hidden or wants_weight):
-                continue
-            grad_C_V[torch.arange(len(target_C), device=target_C.device), target_C] -= 1
-            grad_C_V = grad_C_V.to(width)
+            hidden_C_D = hidden_N_D[chunk].to(width)
+            logits_C_V = hidden_C_D @ matrix_V_D.T
+            total += _nll_leaving_gradient(logits_C_V, target_N[chunk], wanted=wants_hidden or wants_weight)
             if grad_hidden_N_D is not None:
-                grad_hidden_N_D[chunk] = (grad_C_V @ matrix_V_D).to(hidden_N_D.dtype)
+                grad_hidden_N_D[chunk] = (logits_C_V @ matrix_V_D).to(hidden_N_D.dtype)
             if grad_weight_V_D is not None:
-                grad_weight_V_D += grad_C_V.T @ hidden_C_D
+                grad_weight_V_D += logits_C_V.T @ hidden_C_D
         ctx.save_for_backward(grad_hidden_N_D, grad_weight_V_D)
         return total
 
@@ -117,18 +114,25 @@ class _ChunkedNll(torch.autograd.Function):
         )
 
 
-def _nll_and_probabilities(
-    logits_C_V: torch.Tensor, target_C: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each target's negative log-likelihood (C,), and the softmax (C, V), which is its gradient but for a 1.
+def _nll_leaving_gradient(logits_C_V: torch.Tensor, target_C: torch.Tensor, *, wanted: bool) -> torch.Tensor:
+    """A chunk's summed negative log-likelihood; if `wanted`, its gradient is left where the logits were.
 
     log Σ exp follows from the largest logit and its probability, which can't underflow; so the vocabulary
     is not gone through a second time, as log-softmax would.
     """
-    probability_C_V = logits_C_V.softmax(dim=-1)
-    largest_C, at_C = logits_C_V.max(dim=-1)
-    log_sum_C = largest_C - probability_C_V.gather(1, at_C[:, None])[:, 0].log()
-    return log_sum_C - logits_C_V.gather(1, target_C[:, None])[:, 0], probability_C_V
+    total = logits_C_V.new_zeros((), dtype=torch.float32)
+    rows = SOFTMAX_ROWS if logits_C_V.device.type == "cpu" else len(target_C)
+    for logits_R_V, target_R in zip(logits_C_V.split(rows), target_C.split(rows), strict=True):
+        wide_R_V = logits_R_V.float()
+        probability_R_V = wide_R_V.softmax(dim=-1)
+        largest_R, at_R = wide_R_V.max(dim=-1)
+        log_sum_R = largest_R - probability_R_V.gather(1, at_R[:, None])[:, 0].log()
+        total += (log_sum_R - wide_R_V.gather(1, target_R[:, None])[:, 0]).sum()
+        if wanted:
+            # The softmax is the gradient but for a 1.
+            probability_R_V[torch.arange(len(target_R), device=target_R.device), target_R] -= 1
+            logits_R_V.copy_(probability_R_V)
+    return total
 
 
 def _head_is_its_matrix(causal: PreTrainedModel, packing: Packing) -> bool:
