@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from babeltune.errors import Interrupted, TaskError
+from babeltune.evaluate import plain_attention
 from babeltune.evaluate.scorer import Scorer
 
 HFLM: Any = huggingface.HFLM  # its decorators hide its signature
@@ -57,6 +58,21 @@ def test_loglikelihoods_equal_lm_evals(tiny: Tiny, shots: int):
 def test_loglikelihoods_equal_lm_evals_in_other_architectures(tiny: Tiny, another_model: PreTrainedModel):
     """Prefix (about 60 tokens), contexts and branches are longer than the sliding windows (8 tokens)."""
     assert_equal_scores(another_model, tiny[1], pairs(12, contexts=3))
+
+
+def test_attention_in_parts_changes_nothing(
+    tiny: Tiny, another_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(plain_attention, "SCORES_AT_ONCE", 1)
+    for model in (tiny[0], another_model):
+        assert_equal_scores(model, tiny[1], pairs(12, contexts=3))
+
+
+def test_a_model_has_its_own_attention_again_afterwards(tiny: Tiny):
+    before = tiny[0].config._attn_implementation
+    with pytest.raises(Interrupted):
+        Scorer(*tiny, should_stop=lambda: True).loglikelihood(pairs(3))
+    assert tiny[0].config._attn_implementation == before != plain_attention.PLAIN_ATTENTION
 
 
 def test_a_model_with_an_adapter_is_scored_with_it(tiny_model_dir: Path, tiny: Tiny):

@@ -9,8 +9,7 @@ reads the prefix once for all slots, not once for each.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,12 @@ from transformers.cache_utils import DynamicLayer
 
 from babeltune.evaluate import trie
 from babeltune.evaluate.passes import Prefix, as_model_takes, run_prefix, run_rows, windowed
+from babeltune.evaluate.plain_attention import HARMLESS, attention_switch, row_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 STEP_ATTENTION = "babeltune_step"
-# What models pass along that changes nothing here (windows are in the mask); anything else is refused.
-HARMLESS = frozenset({"position_ids", "use_cache", "output_attentions", "is_causal", "sliding_window"})
 
 # Tokens of contexts that are run in one batch.
 CONTEXT_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -52,15 +50,16 @@ def generate_tokens(
     between passes of the model with the number of finished sequences. `slots`: sequences that are decoded
     at a time; by default what memory allows.
     """
-    with torch.inference_mode(), _step_attention(model) as use_step_attention:
+    AttentionInterface.register(STEP_ATTENTION, step_attention)
+    with torch.inference_mode(), attention_switch(model) as use:
         run = _Run(model, contexts, max_new_tokens, is_end, slots)
         while run.unfinished:
             on_step(len(contexts) - run.unfinished)
             if run.wants_contexts():
-                use_step_attention(False)
+                use(row_attention(model))
                 run.read_contexts()
             else:
-                use_step_attention(True)
+                use(STEP_ATTENTION)
                 run.step()
         on_step(len(contexts))
         return run.answers
@@ -276,26 +275,6 @@ def step_attention(
         mixed_H_BG_D = weights_H_BG_P @ layer.values[0]
         mixed_B_H_G_D = mixed_B_H_G_D + mixed_H_BG_D.reshape(H, B, -1, D).transpose(0, 1)
     return mixed_B_H_G_D.reshape(B, 1, heads, D), None
-
-
-@contextmanager
-def _step_attention(model: PreTrainedModel) -> Iterator[Callable[[bool], None]]:
-    """Gives a switch between the model's own attention and `step_attention`; its own is on at the end."""
-    own = model.config._attn_implementation or "eager"
-    AttentionInterface.register(STEP_ATTENTION, step_attention)
-    current = own
-
-    def use(step: bool) -> None:
-        nonlocal current
-        wanted = STEP_ATTENTION if step else own
-        if wanted != current:
-            model.set_attn_implementation(wanted)
-            current = wanted
-
-    try:
-        yield use
-    finally:
-        use(False)
 
 
 def _affordable_slots(model: PreTrainedModel, capacity: int) -> int:

@@ -26,6 +26,7 @@ from babeltune.errors import Interrupted
 from babeltune.evaluate import trie
 from babeltune.evaluate.generation import generate
 from babeltune.evaluate.passes import run_prefix, run_rows, takes_trees
+from babeltune.evaluate.plain_attention import attention_switch, row_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -250,8 +251,9 @@ class Scorer(TemplateLM):
         values = [np.zeros(length, dtype=np.float64) for length in readied.lengths]
         greedy = [True] * total
         done = 0
-        with torch.inference_mode():
+        with torch.inference_mode(), attention_switch(self.model) as use:
             prefix = run_prefix(self.model, planned.prefix) if self.shares else None
+            use(row_attention(self.model) if self.shares else None)
             for rows in trie.batches(planned.rows, TOKENS_PER_BATCH[kind], max_targets):
                 self._between_batches(done, total)
                 logits_N_V = run_rows(self.model, rows, prefix)

@@ -96,18 +96,20 @@ def block_attention(
     if rest.get("is_causal") is False or not getattr(module, "is_causal", True):
         raise NotImplementedError("block attention is causal")
     spans = [Span(begin, end) for begin, end in itertools.pairwise(cu_seq_lens_q.tolist())]
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     on_cpu = query.device.type == "cpu"
     short = [span for span in spans if on_cpu and span.length <= LONGEST and not dropout]
     attended = dict(
-        zip(short, short_attention(query, key, value, short, scaling, sliding_window), strict=True)
+        zip(short, short_attention(query, key, value, short, scale, sliding_window), strict=True)
         if short
         else ()
     )
     for span in spans:
         if span not in attended:
-            parts = (x[:, :, span.begin : span.end] for x in (query, key, value))
-            attended[span] = _one_block(*parts, dropout, scaling, sliding_window)
+            place = slice(span.begin, span.end)
+            attended[span] = _one_block(
+                query[:, :, place], key[:, :, place], value[:, :, place], dropout, scale, sliding_window
+            )
     return torch.cat([attended[span] for span in spans], dim=1), None
 
 

@@ -115,7 +115,7 @@ class _ShortAttention(torch.autograd.Function):
                 grad_N_H_L_D[place, :, : grad_1_L_H_D.shape[1]] = grad_1_L_H_D[0].transpose(0, 1)
             grad_B_SL_D = grad_N_H_L_D.view(query_B_SL_D.shape)
             grad_share_B_SL_L = torch.bmm(grad_B_SL_D, value_B_L_D.mT)
-            grad_score_B_SL_L = torch._softmax_backward_data(
+            grad_score_B_SL_L = torch.ops.aten._softmax_backward_data(
                 grad_share_B_SL_L, share_B_SL_L, -1, share_B_SL_L.dtype
             ).mul_(ctx.scaling)
             for grad, by_key_head in (
