@@ -27,10 +27,12 @@ LORA_7B = settings(dtype="bfloat16", max_length=1024)
 FULL_7B = settings("full", dtype="bfloat16", max_length=1024)
 
 
-def budget(monkeypatch: pytest.MonkeyPatch, total: float, **options: Any) -> int:
+def budget(
+    monkeypatch: pytest.MonkeyPatch, total: float, optim: Any = "adamw_torch_fused", **options: Any
+) -> int:
     """The budget of a tiny adapted model on a machine of so many bytes."""
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"total": int(total)}))
-    stage = settings()
+    stage = settings(optim=optim)
     model = attach_new(build("llama"), stage, seed=0, base_name="tiny")
     return row_budget.row_budget(model, model.config, stage, "cpu", **options)  # pyright: ignore
 
@@ -45,6 +47,11 @@ def test_less_memory_gives_shorter_rows_and_processes_share_it(monkeypatch: pyte
     assert budget(monkeypatch, 2e6) < alone
     assert budget(monkeypatch, 6e6, processes=2) == alone
     assert budget(monkeypatch, 1) == 1  # the longest example goes through alone, or fails
+
+
+def test_moments_in_8_bits_leave_room_for_longer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide, narrow = budget(monkeypatch, 2e6), budget(monkeypatch, 2e6, "adamw_8bit")
+    assert wide < narrow < budget(monkeypatch, 2e6, "paged_adamw_8bit")
 
 
 def test_halving_ends_at_the_longest_example() -> None:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from babeltune.models.memory import row_bytes_per_token, training_memory
+from babeltune.models.memory import (
+    MOMENTS_8BIT_BYTES,
+    MOMENTS_BYTES,
+    row_bytes_per_token,
+    training_memory,
+)
 from babeltune.study.settings import StageSettings
 from babeltune.train.sharding import own_part
 
@@ -28,7 +33,12 @@ CUDA_ROW_TOKENS = 8192
 # Of what the estimate leaves free, this much is used: the allocator wastes some.
 SHARE_OF_FREE = 0.8
 # Bytes that a trained number takes beside itself once it is trained: its gradient and AdamW's two moments.
-BESIDE_TRAINED = 12
+# Paged moments leave the device when it has no room for them.
+BESIDE_TRAINED: dict[str, float] = {
+    "adamw_torch_fused": 4 + MOMENTS_BYTES,
+    "adamw_8bit": 4 + MOMENTS_8BIT_BYTES,
+    "paged_adamw_8bit": 4,
+}
 
 
 def wanted_row_tokens(settings: StageSettings, device_type: str) -> int:
@@ -81,7 +91,7 @@ def row_budget(
         return fastest
     adapted = sum(module.in_features or 0 for module in model.modules() if hasattr(module, "lora_A"))  # pyright: ignore
     trained = sum(own_part(p).numel() for p in model.parameters() if p.requires_grad)
-    free = _free_bytes(model, device, processes) - BESIDE_TRAINED * trained
+    free = _free_bytes(model, device, processes) - BESIDE_TRAINED[settings.optim] * trained
     fits = int(SHARE_OF_FREE * free / row_bytes_per_token(config, settings, adapted))
     if fits < fastest:
         log.info("rows of up to %d tokens fit this device's memory", fits)
