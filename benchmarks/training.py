@@ -2,11 +2,13 @@
 
     pip install trl
     python benchmarks/training.py --rows multialpaca/es.jsonl [--method lora] [--rounds 3]
+    python benchmarks/training.py --rows … --device cuda --shape 7b --examples 128 [--bits 4]
 
-Both train the same tokenised examples on the same weights: SmolLM2-135M, LoRA of rank 16 on all linear layers
-over a bfloat16 base, or every weight (float32 masters under bfloat16 autocast on both sides). An update holds
-the same 32 examples on both, so the losses must agree: the first is printed. TRL is first tried in several
-settings (examples at a time, packing) for one update each and then runs in the fastest whose loss is right.
+Both train the same tokenised examples on the same weights: SmolLM2-135M or a random LLaMA, LoRA of rank 16 on
+all linear layers over a bfloat16 or 4-bit base, or every weight (float32 masters under bfloat16 autocast on
+both sides). An update holds the same examples on both, so the losses must agree: the first is printed. TRL is
+first tried in several settings (examples at a time, packing; on a GPU also FlashAttention and Liger, where
+they are installed) for two updates each and then runs in the fastest whose loss is right.
 Counted are useful tokens, not padding, in whole updates after the first. Memory that one side leaves behind
 in a process slows the other by up to a fifth: hence a new process for each training.
 """
@@ -14,18 +16,21 @@ in a process slows the other by up to a fifth: hence a new process for each trai
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from embedded import as_in_a_worker, embedded_model, prepared_rows
+from embedded import SHAPES, as_in_a_worker, model_of_shape, prepared_rows
 from peft import LoraConfig
 from transformers import TrainerCallback
 
@@ -36,7 +41,17 @@ from babeltune.models.source import LocatedModel
 from babeltune.study.settings import StageSettings
 from babeltune.train.loop import train
 
-EXAMPLES, UPDATES, SEED = 32, 4, 0
+UPDATES, SEED = 4, 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides do, and where."""
+
+    located: LocatedModel
+    prepared_dir: Path
+    settings: StageSettings
+    device: str
 
 
 @dataclass(frozen=True)
@@ -46,30 +61,44 @@ class Peer:
     batch: int
     row_tokens: int | None = None
     by_length: bool = False
+    attention: str = "sdpa"
+    liger: bool = False
 
     def __str__(self) -> str:
         rows = f"rows of {self.row_tokens}" if self.row_tokens else "examples"
-        return f"{self.batch} {rows} at a time{', grouped by length' if self.by_length else ''}"
+        grouped = ", grouped by length" if self.by_length else ""
+        return f"{self.batch} {rows} at a time{grouped}, {self.attention}{', Liger' if self.liger else ''}"
 
 
-PEERS = (
-    Peer(1),
-    Peer(2),
-    Peer(4),
-    Peer(8),
-    Peer(2, by_length=True),
-    Peer(4, by_length=True),
-    Peer(1, row_tokens=512),
-    Peer(1, row_tokens=1024),
-)
+def peers(device: str) -> list[Peer]:
+    """The settings that TRL is tried in."""
+    if device == "cpu":
+        whole = [
+            Peer(size, by_length=by_length)
+            for size in (1, 2, 4, 8)
+            for by_length in (False, True)[size == 1 :]
+        ]
+        return [*whole, Peer(1, row_tokens=512), Peer(1, row_tokens=1024)]
+    ligers = (False, True) if importlib.util.find_spec("liger_kernel") else (False,)
+    packed = ["flash_attention_2"] if importlib.util.find_spec("flash_attn") else ["flex_attention"]
+    return [
+        *(Peer(size, by_length=True, liger=liger) for size in (8, 16, 32) for liger in ligers),
+        *(
+            Peer(1, row_tokens=row, attention=attention, liger=liger)
+            for row in (4096, 8192, 16384)
+            for attention in packed
+            for liger in ligers
+        ),
+    ]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Losses and seconds of each update."""
+    """Losses and seconds of each update; of ours also the share of the machine's peak that it reached."""
 
     losses: tuple[float, ...]
     seconds: tuple[float, ...]
+    flop_utilisation: float | None = None
 
     def tokens_per_second(self, tokens: int) -> float:
         """Useful tokens a second, the first update (warming up) left out where there are more."""
@@ -84,26 +113,43 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, required=True, help="a JSONL of instruction, input, output")
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--shape", choices=("smollm2", *SHAPES), default="smollm2")
+    parser.add_argument("--bits", type=int, choices=(16, 8, 4), default=16)
+    parser.add_argument("--examples", type=int, default=32)
     arguments = parser.parse_args()
     as_in_a_worker()  # the peer gets the same
-    located = embedded_model()
-    prepared_dir = prepared_rows(arguments.rows, load_tokenizer(located), EXAMPLES)
+    located = model_of_shape(arguments.shape)
+    prepared_dir = prepared_rows(arguments.rows, load_tokenizer(located), arguments.examples)
     tokens = int(read_prepared(prepared_dir).train["input_ids"].list.len().sum())
     settings = StageSettings(
         method=arguments.method,
         learning_rate=2e-4 if arguments.method == "lora" else 1e-5,
-        batch_size=EXAMPLES,
+        bits=arguments.bits,
+        batch_size=arguments.examples,
         max_steps=UPDATES,
         num_train_epochs=None,
         warmup_ratio=0.0,
         lr_scheduler_type="constant",
     )
-    print(f"{EXAMPLES} examples, {tokens} tokens an update; {torch.get_num_threads()} threads", flush=True)
-    ours = _alone(_ours, located, prepared_dir, settings)
-    print(f"babeltune: loss {ours.losses[0]:.4f}, {ours.tokens_per_second(tokens):.0f} tokens/s", flush=True)
-    best, best_speed = PEERS[0], 0.0
-    for peer in PEERS:
-        measured = _alone(_theirs, located, prepared_dir, replace(settings, max_steps=2), peer)
+    work = Work(located, prepared_dir, settings, arguments.device)
+    print(
+        f"{arguments.examples} examples, {tokens} tokens an update; {torch.get_num_threads()} threads",
+        flush=True,
+    )
+    ours = _alone(_ours, work)
+    print(
+        f"babeltune: loss {ours.losses[0]:.4f}, {ours.tokens_per_second(tokens):.0f} tokens/s, "
+        f"FLOP utilisation {ours.flop_utilisation:.2f}",
+        flush=True,
+    )
+    best, best_speed = None, 0.0
+    for peer in peers(arguments.device):
+        try:
+            measured = _alone(_theirs, replace(work, settings=replace(settings, max_steps=2)), peer)
+        except (RuntimeError, BrokenProcessPool) as error:  # out of memory, mostly
+            print(f"TRL, {peer}: {type(error).__name__} {str(error)[:100]}", flush=True)
+            continue
         speed = measured.tokens_per_second(tokens)
         right = abs(measured.losses[0] - ours.losses[0]) < 0.02
         print(
@@ -112,15 +158,17 @@ def main() -> None:
         )
         if right and speed > best_speed:
             best, best_speed = peer, speed
+    if best is None:
+        sys.exit("TRL is right in none of these settings")
     ratios = []
     for number in range(arguments.rounds):
-        theirs = _alone(_theirs, located, prepared_dir, settings, best)
-        ours = _alone(_ours, located, prepared_dir, settings)
+        theirs = _alone(_theirs, work, best)
+        ours = _alone(_ours, work)
         speeds = ours.tokens_per_second(tokens), theirs.tokens_per_second(tokens)
         ratios.append(speeds[0] / speeds[1])
         print(
             f"round {number + 1}: babeltune {speeds[0]:.0f}, TRL {speeds[1]:.0f} tokens/s; losses "
-            f"{_losses(ours)} and {_losses(theirs)}",
+            f"{_losses(ours)} and {_losses(theirs)}; FLOP utilisation {ours.flop_utilisation:.2f}",
             flush=True,
         )
     print(
@@ -135,49 +183,58 @@ def _alone(training: Callable[..., Measured], *arguments: Any) -> Measured:
         return process.submit(training, *arguments).result()
 
 
-def _ours(located: LocatedModel, prepared_dir: Path, settings: StageSettings) -> Measured:
-    session = ModelSession("cpu")
-    start = TrainedModel(located)
+def _ours(work: Work) -> Measured:
+    settings = work.settings
+    session = ModelSession(work.device)
+    start = TrainedModel(work.located)
     model = (
         session.full_to_train(start, settings)
         if settings.method == "full"
         else session.adapter_to_train(start, settings, seed=SEED)
     )
-    with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory() as folder:
         result = train(
             model,
-            read_prepared(prepared_dir),
+            read_prepared(work.prepared_dir),
             settings,
             seed=SEED,
-            work_dir=Path(work),
+            work_dir=Path(folder),
             on_progress=lambda _: None,
             should_stop=lambda: False,
-            device="cpu",
+            device=work.device,
         )
-    return Measured(tuple(row.loss for row in result.history), tuple(row.seconds for row in result.history))
+    meters, history = result.meters, result.history
+    assert meters.matmul_peak is not None
+    return Measured(
+        tuple(row.loss for row in history),
+        tuple(row.seconds for row in history),
+        meters.flops / meters.train_seconds / meters.matmul_peak,
+    )
 
 
-def _theirs(located: LocatedModel, prepared_dir: Path, settings: StageSettings, peer: Peer) -> Measured:
+def _theirs(work: Work, peer: Peer) -> Measured:
     from datasets import Dataset as Rows
     from trl.data_utils import pack_dataset  # pyright: ignore[reportMissingImports]
     from trl.trainer.sft_config import SFTConfig  # pyright: ignore[reportMissingImports]
     from trl.trainer.sft_trainer import SFTTrainer  # pyright: ignore[reportMissingImports]
 
+    settings, cpu = work.settings, work.device == "cpu"
     full = settings.method == "full"
-    prepared = read_prepared(prepared_dir)
+    prepared = read_prepared(work.prepared_dir)
     rows = Rows.from_dict(
         {
             "input_ids": prepared.train["input_ids"].to_list(),
             "completion_mask": [[int(flag) for flag in row] for row in prepared.train["trained"].to_list()],
         }
     )
-    count = EXAMPLES
+    count = len(rows)
     if peer.row_tokens:
         count = len(pack_dataset(rows.select_columns(["input_ids"]), peer.row_tokens, "bfd"))
     with tempfile.TemporaryDirectory() as out:
         config = SFTConfig(
             output_dir=out,
-            use_cpu=True,
+            use_cpu=cpu,
+            use_liger_kernel=peer.liger,
             # LoRA: a bfloat16 base, as ours. In full: float32 masters under autocast, as ours.
             bf16=full,
             per_device_train_batch_size=peer.batch,
@@ -198,12 +255,16 @@ def _theirs(located: LocatedModel, prepared_dir: Path, settings: StageSettings, 
             disable_tqdm=True,
             seed=SEED,
         )
-        clock = _Clock()
+        clock = _Clock(work.device)
+        model = load_base(
+            work.located, bits=settings.bits, dtype="bfloat16", device=work.device, trainable_full=full
+        )
+        model.set_attn_implementation(peer.attention)
         trainer = SFTTrainer(
-            model=load_base(located, dtype="bfloat16", device="cpu", trainable_full=full),
+            model=model,
             args=config,
             train_dataset=rows,
-            processing_class=load_tokenizer(located),
+            processing_class=load_tokenizer(work.located),
             peft_config=None
             if full
             else LoraConfig(
@@ -222,15 +283,20 @@ def _theirs(located: LocatedModel, prepared_dir: Path, settings: StageSettings, 
 class _Clock(TrainerCallback):
     """Seconds of each update."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self.seconds: list[float] = []
-        self._began = 0.0
+        self._device, self._began = device, 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._began = time.perf_counter()
+        self._began = self._now()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._began)
+        self.seconds.append(self._now() - self._began)
+
+    def _now(self) -> float:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 def _losses(measured: Measured) -> str:

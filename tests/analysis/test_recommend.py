@@ -36,7 +36,8 @@ def made_up(
 
 
 def kept_guard(label: str, difference: float = 0.0, low: float = -0.5) -> GuardCheck:
-    return GuardCheck(label, "English", difference, low, difference + 0.5, low >= -1, difference + 0.5 < -1)
+    high = difference + 0.5
+    return GuardCheck(label, "English", difference, low, high, low >= -1, high < -1, detectable=0.9)
 
 
 def decide(

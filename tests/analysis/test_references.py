@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -10,13 +11,14 @@ import pytest
 from synthetic_study import GUARD, RECIPES, TARGET, TASKS, synthetic_tables
 
 from babeltune.analysis.analyse import analyse
-from babeltune.analysis.references import NOT_SHOWN, fieller
+from babeltune.analysis.references import NOT_SHOWN, fieller, references_of
 from babeltune.analysis.result import Analysis
 from babeltune.analysis.scores import TaskInfo
 from babeltune.analysis.tables import Tables
+from babeltune.execute.columns import COST_COLUMNS
 from babeltune.study.schema import Decide
 
-GENERATED = TaskInfo("xcopa/generate", "accuracy")
+GENERATED = TaskInfo("xcopa/generate", "accuracy", written=True)
 BIG = {"recipe": "reference", "model": "big", "run": "reference/big", "seed": 0}
 
 
@@ -39,12 +41,12 @@ def with_reference(gain: float) -> Tables:
     )
 
 
-def analysed(tables: Tables) -> Analysis:
+def analysed(tables: Tables, tasks: Sequence[TaskInfo] = (*TASKS, GENERATED)) -> Analysis:
     return analyse(
         tables.scores,
         tables.costs,
         tables.runs,
-        [*TASKS, GENERATED],
+        tasks,
         Decide(),
         target=TARGET,
         guard=GUARD,
@@ -79,6 +81,34 @@ def test_the_share_is_undefined_where_the_reference_is_no_better() -> None:
     assert all(g.closed is None and g.undefined == NOT_SHOWN for g in found)
 
 
+@pytest.mark.parametrize(("name", "metric"), [("xquad", "f1"), ("own", "chrf"), ("belle (math)", "judge")])
+def test_every_task_answered_in_writing_counts_whatever_its_name(name: str, metric: str) -> None:
+    tables = with_reference(12.0)
+    renamed = [pl.when(pl.col("task") == GENERATED.task).then(pl.lit(value)).otherwise(pl.col(key)).alias(key)
+               for key, value in (("metric", metric), ("task", name))]  # fmt: skip
+    tables = dataclasses.replace(tables, scores=tables.scores.with_columns(renamed))
+    written = TaskInfo(name, metric, written=True)
+    found = analysed(tables, [*TASKS, written]).gaps
+    assert {g.tasks for g in found} == {(name,)}
+    # The larger model was asked by choice: its likelihoods are nothing to compare written answers with.
+    assert not analysed(tables, [*TASKS, dataclasses.replace(written, written=False)]).gaps
+
+
+def test_the_gap_is_the_mean_over_all_tasks_answered_in_writing(analysis: Analysis) -> None:
+    tables = with_reference(12.0)
+    answered = tables.scores.filter(pl.col("task") == GENERATED.task)
+    worthless = answered.with_columns(task=pl.lit("xquad"), metric=pl.lit("f1"), value=pl.lit(0.25))
+    both = dataclasses.replace(tables, scores=pl.concat([tables.scores, worthless]))
+    tasks = [*TASKS, GENERATED, TaskInfo("xquad", "f1", written=True)]
+    of_two, of_one = (
+        next(g for g in gaps if g.candidate == "full" and g.scope == "overall")
+        for gaps in (analysed(both, tasks).gaps, analysis.gaps)
+    )
+    assert of_two.tasks == (GENERATED.task, "xquad")
+    assert of_two.gap == pytest.approx(of_one.gap / 2)
+    assert of_two.reference_score == pytest.approx((of_one.reference_score + 25) / 2)
+
+
 def test_a_reference_is_neither_a_candidate_nor_part_of_the_decision(analysis: Analysis) -> None:
     plain = synthetic_tables(seeds=2, items=600)
     without = analysed(plain)
@@ -97,6 +127,24 @@ def test_items_that_a_reference_has_no_answer_to_are_left_out_of_its_gap_only(an
     found = analysed(dataclasses.replace(tables, scores=fewer))
     assert found.bounds == analysis.bounds
     assert found.gaps != analysis.gaps
+
+
+def test_what_a_reference_cost_is_told_where_all_of_it_is_known() -> None:
+    tables = with_reference(12.0)
+    asked = pl.DataFrame(
+        [
+            {"run": BIG["run"], "job": job, "kind": "ask", "api_input_tokens": 1000, "api_output_tokens": 50,
+             "api_price": price}
+            for job, price in (("a", 0.2), ("a", 0.2), ("b", 0.3))
+        ],
+        schema=COST_COLUMNS,
+    )  # fmt: skip
+    [found] = references_of(tables.runs, pl.concat([tables.costs, asked]))
+    assert (found.input_tokens, found.output_tokens) == (2000, 100)
+    assert found.price == pytest.approx(0.5)
+    partly = asked.with_columns(api_price=pl.when(pl.col("job") != "b").then("api_price"))
+    assert references_of(tables.runs, partly)[0].price is None
+    assert references_of(tables.runs, tables.costs)[0].input_tokens is None
 
 
 def test_fieller_agrees_with_draws() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from babeltune.analysis.forms import base_task, is_generated
+from babeltune.analysis.forms import base_task
 from babeltune.analysis.scopes import decision_tasks, scopes_of
 from babeltune.analysis.scores import TaskInfo
 
 XNLI, CHAT, GENERATED, CHAT_GENERATED = (
-    TaskInfo(name, "accuracy") for name in ("xnli", "xnli+chat", "xnli/generate", "xnli/generate+chat")
+    TaskInfo(name, "accuracy", written="/generate" in name)
+    for name in ("xnli", "xnli+chat", "xnli/generate", "xnli/generate+chat")
 )
 
 
@@ -37,15 +38,20 @@ def test_one_script_is_no_scope_of_its_own() -> None:
 
 
 def test_the_generated_form_decides_only_alone_or_where_it_is_said_to() -> None:
-    primary = TaskInfo("xnli/generate", "accuracy", primary=True)
+    primary = TaskInfo("xnli/generate", "accuracy", primary=True, written=True)
+    xquad = TaskInfo("xquad", "f1", written=True)
     assert decision_tasks([XNLI, GENERATED]) == [XNLI]
     assert decision_tasks([CHAT, CHAT_GENERATED]) == [CHAT]
     assert decision_tasks([GENERATED]) == [GENERATED]
     assert decision_tasks([XNLI, primary]) == [primary]
+    assert decision_tasks([XNLI, GENERATED, xquad]) == [XNLI, xquad]
 
 
 def test_a_generated_guard_task_is_no_second_guard() -> None:
-    guards = [TaskInfo(name, "accuracy", guard_only=True) for name in ("mmlu", "mmlu/generate")]
+    guards = [
+        TaskInfo("mmlu", "accuracy", guard_only=True),
+        TaskInfo("mmlu/generate", "accuracy", guard_only=True, written=True),
+    ]
     cells = [(task.task, "en") for task in guards]
     found = [s.key for s in scopes_of(cells, [XNLI, *guards], ["sw"], ["en"]) if s.kind == "guard"]
     assert found == ["guard:en:mmlu"]
@@ -54,9 +60,3 @@ def test_a_generated_guard_task_is_no_second_guard() -> None:
 def test_forms_go_back_to_their_task() -> None:
     for info in (XNLI, CHAT, GENERATED, CHAT_GENERATED):
         assert base_task(info.task) == "xnli"
-    assert [is_generated(t.task) for t in (XNLI, CHAT, GENERATED, CHAT_GENERATED)] == [
-        False,
-        False,
-        True,
-        True,
-    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -221,6 +222,51 @@ def test_lm_evals_logs_of_our_task_stand_beside_a_study(study: Path, tmp_path: P
     score = found.score("logged", "overall")
     assert score is not None
     assert score.score == 100.0
+
+
+def test_a_run_is_there_without_its_weights(study: Path) -> None:
+    run = "full/SmolLM2-135M-Instruct/seed1"
+    (study / "models" / run).rmdir()
+    [alone] = given(str(study / "models" / run))
+    assert alone.runs["run"].to_list() == [run]
+    with pytest.raises(UserError, match=r"(?s)no run 'full/other/seed1'.*one of untouched/SmolLM2"):
+        given(str(study / "models" / "full" / "other" / "seed1"))
+    (study / "models" / run).mkdir()
+
+
+def test_a_studys_references_are_not_compared(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "with-reference"
+    shutil.copytree(study, copy)
+    runs = pl.read_parquet(copy / "tables" / "runs.parquet")
+    asked = runs.head(1).with_columns(
+        run=pl.lit("reference/big"),
+        recipe=pl.lit("reference"),
+        model=pl.lit("big"),
+        method=pl.lit("reference"),
+    )
+    pl.concat([runs, asked]).write_parquet(copy / "tables" / "runs.parquet")
+    [alone] = given(str(copy))
+    assert alone.runs["run"].to_list() == runs["run"].to_list()
+    labels = [c.label for c in comparison_of(join([alone], None), [alone], 2.0).candidates]
+    assert labels == ["untouched", "lora-r4", "lora-r32", "lora-r32-b4", "full"]
+
+
+@pytest.mark.parametrize("text", ["{", "{}"])
+def test_damaged_tables_of_a_study_are_named(study: Path, tmp_path: Path, text: str) -> None:
+    copy = tmp_path / "damaged"
+    shutil.copytree(study, copy)
+    (copy / "tables" / "summary.json").write_text(text)
+    with pytest.raises(UserError, match=r"tables can't be read"):
+        given(str(copy))
+    (copy / "tables" / "costs.parquet").unlink()
+    with pytest.raises(UserError, match=r"costs\.parquet is missing"):
+        given(str(copy))
+
+
+def test_an_adapter_whose_settings_are_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("base")
+    with pytest.raises(UserError, match=r"not an adapter's settings"):
+        given(str(tmp_path))
 
 
 def test_the_baseline_is_named_by_argument_or_recipe(study: Path, tmp_path: Path) -> None:

@@ -55,3 +55,8 @@ def test_a_reference_is_asked_and_stands_apart(tiny_model_dir: Path, tmp_path: P
     summary = json.loads((out / "tables" / "summary.json").read_text())
     assert all(candidate["recipe"] != "reference" for candidate in summary["candidates"])
     assert [one["label"] for one in summary["references"]] == ["org/large"]
+    assert "Asking them cost <bdi>org/large</bdi> 0.0075 USD (3 k tokens read, 300 written)" in (
+        (out / "report.html").read_text("utf-8")
+    )
+    assert pl.read_csv(out / "tables" / "references.csv")["price"].to_list() == pytest.approx([0.0075])
+    assert {tuple(gap["tasks"]) for gap in summary["gaps"]} == {("items",)}

@@ -77,6 +77,21 @@ def test_the_metric_decided_on_is_one_that_single_items_have(name: str, metric: 
     assert lm_eval_tasks.metric_and_kind(name)[0] == metric
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("gsm8k", "answer"),
+        ("arc_easy", "choice"),
+        ("wikitext", "loss"),
+        ("lingoly_context", "answer"),  # its YAML leaves lm-eval's default
+        ("truthfulqa", "choice"),  # its first part is answered in writing, the others by choice
+        ("scrolls_qasper", "choice"),  # a Python class: what it asks is in its code
+    ],
+)
+def test_a_task_is_answered_in_writing_where_all_of_it_is(name: str, kind: str):
+    assert lm_eval_tasks.metric_and_kind(name)[2] == kind
+
+
 def test_what_is_wrong_with_a_task_is_said():
     assert "validation" in (lm_eval_tasks.note("xnli", 0) or "")
     assert "English" in (lm_eval_tasks.note("global_mmlu", 0) or "")

@@ -149,6 +149,17 @@ def test_a_task_of_lm_evals_is_not_ours_of_the_same_name(tmp_path: Path) -> None
     assert set(read_samples(tmp_path).items["task"]) == {"lm_eval/xnli"}
 
 
+def test_what_was_generated_is_told_from_the_requests(tmp_path: Path) -> None:
+    written = [
+        {**line, "arguments": {"gen_args_0": {"arg_0": "Say", "arg_1": {"until": ["."]}}}, "resps": [["yes"]]}
+        for line in samples("a", [True, False])
+    ]
+    chosen = samples("b", [True, False])
+    some = {"half_sw": [written[0], chosen[1]], "mixed_it": chosen, "mixed_sw": written}
+    write_samples(tmp_path, {"own_sw": written, "copa_sw": chosen, **some})
+    assert read_samples(tmp_path).written == {"own"}
+
+
 def test_further_filters_keep_their_name(tmp_path: Path) -> None:
     lines = [*samples("a", [True, True], filter="strict"), *samples("a", [False, False], filter="flexible")]
     items = read_samples(write_samples(tmp_path, {"gsm8k_cot": lines})).items

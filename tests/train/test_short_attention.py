@@ -16,14 +16,17 @@ HEADS, KEY_HEADS, WIDTH = 6, 2, 8
 LENGTHS = (PADDED_TO - 1, 1, PADDED_TO, PADDED_TO + 1, 7, 7)
 
 
-def tensors(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
+Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def tensors(dtype: torch.dtype = torch.float64) -> Three:
     generator = torch.Generator().manual_seed(0)
-    return tuple(
-        (3 * torch.randn(1, heads, sum(LENGTHS), WIDTH, generator=generator, dtype=torch.float64))
-        .to(dtype)
-        .requires_grad_()
-        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
-    )
+
+    def drawn(heads: int) -> torch.Tensor:
+        tensor = torch.randn(1, heads, sum(LENGTHS), WIDTH, generator=generator, dtype=torch.float64)
+        return (3 * tensor).to(dtype).requires_grad_()
+
+    return drawn(HEADS), drawn(KEY_HEADS), drawn(KEY_HEADS)
 
 
 def reference(

@@ -36,6 +36,7 @@ from babeltune.analysis.scopes import (
     scopes_of,
 )
 from babeltune.analysis.scores import TaskInfo, arrays_of
+from babeltune.analysis.sensitivity import sensitivities
 from babeltune.analysis.variance import Estimate, contrasts, estimate
 from babeltune.study.schema import Budget, Decide
 
@@ -63,7 +64,8 @@ def analyse(
     unpriced = decide.cheapest == "price" and (budget is None or budget.price_per_gpu_hour is None)
     if unpriced:
         decide = decide.model_copy(update={"cheapest": "gpu_hours"})
-    candidates, references = candidates_of(runs), references_of(runs)
+    candidates = candidates_of(runs)
+    references = references_of(runs, costs)
     labels = [c.label for c in candidates]
     scored = set(scores["run"].unique().to_list())
     run_candidate = {run: k for k, c in enumerate(candidates) for run in c.runs}
@@ -78,6 +80,7 @@ def analyse(
     base = untouched_of(candidates)
 
     changes = _changes(scopes, estimates, labels, base, decide)
+    pairs = _pairs([whole] if whole else [], estimates, labels, trained, decide)
     cost_rows = candidate_costs(costs, {labels[k]: candidates[k].runs for k in trained}, scored, budget)
     cost_by_label = {c.candidate: c.by(decide.cheapest) for c in cost_rows}
     bounds = (
@@ -86,6 +89,7 @@ def analyse(
         else []
     )
     parts = [scope for scope in scopes if scope.kind in ("language", "task", "class", "script")]
+    scoped_pairs = _pairs(parts, estimates, labels, trained, decide)
     guard_scopes = {s.label: estimates[s.key] for s in scopes if s.kind == "guard"}
     guards = guard_checks(
         guard_scopes, labels, trained, base, guard_margin=decide.guard_margin, confidence=decide.confidence
@@ -115,7 +119,7 @@ def analyse(
         basis="recipes" if overall is not None and overall.replicated else "models",
         unit=unit_in_words(deciding[0].metric) if deciding else "points",
         decide=decide.model_dump(),
-        currency=budget.currency if budget and budget.price_per_gpu_hour else None,
+        currency=(budget or Budget()).currency,
         languages=tuple(
             LanguageInfo(code, language_name(code), resource_group(code), code in guard)
             for code in dict.fromkeys([*guard, *target])
@@ -127,7 +131,7 @@ def analyse(
         runs=tuple(run_infos(runs, candidates, references, arrays, whole)),
         scores=tuple(_scores(scopes, estimates, labels, decide.confidence)),
         changes=tuple(changes),
-        pairs=tuple(_pairs([whole] if whole else [], estimates, labels, trained, decide)),
+        pairs=tuple(pairs),
         bounds=tuple(bounds),
         guards=tuple(guards),
         losses=tuple(mean_losses(scores, candidates, base, LOSS_METRICS)),
@@ -155,7 +159,7 @@ def analyse(
             ),
         ),
         recommendation=recommendation,
-        scoped_pairs=tuple(_pairs(parts, estimates, labels, trained, decide)),
+        scoped_pairs=tuple(scoped_pairs),
         scoped_bounds=tuple(
             bound
             for scope in parts
@@ -170,6 +174,15 @@ def analyse(
         ),
         references=tuple(references),
         gaps=tuple(gaps_closed(scores, references, tasks, candidates, target, guard, decide.confidence)),
+        power=tuple(
+            sensitivities(
+                changes,
+                [*pairs, *scoped_pairs],
+                guards,
+                margin=decide.margin,
+                guard_margin=decide.guard_margin,
+            )
+        ),
     )
 
 

@@ -23,7 +23,7 @@ class Comparison:
     `low` and `high` bound it at the study's confidence; `p_adjusted` is corrected for the comparisons
     it was made with; `significant` says that it is different from 0 after that correction. `verdict`
     is about being worse by more than the margin. `provisional`: too few repeated runs to rely on.
-    `detectable`: the difference that a comparison with this standard error shows with 80 % probability.
+    `detectable`: the difference that its interval shows with 80 % probability.
     `assumed_low` and `assumed_high`: with one seed everywhere and `decide.assumed_run_sd` set, the interval
     if runs varied by that much.
     """
@@ -80,11 +80,11 @@ def compare(
     h_C_K = pairs(len(labels), first, second)
     found = contrasts(estimate, h_C_K)
     low_C, high_C = found.interval(confidence)
-    detectable_C = found.detectable(confidence)
     if simultaneous:
         covariance_C_C = _covariance(estimate, h_C_K, found)
         half_C = largest_absolute_of(covariance_C_C, float(found.df_C.min()), confidence) * found.se_C
         low_C, high_C = found.difference_C - half_C, found.difference_C + half_C
+    detectable_C = found.detectable(high_C - found.difference_C)
     supposed = None
     if assumed_run_sd is not None and not estimate.replicated:
         supposed = np.column_stack(found.interval_assuming(assumed_run_sd, confidence)).tolist()

@@ -12,11 +12,6 @@ CHAT: Final = "+chat"
 GENERATED: Final = "/generate"
 
 
-def is_generated(task: str) -> bool:
-    """Whether the answers of this form are generated text, the only form that a model behind an API has."""
-    return task.removesuffix(CHAT).endswith(GENERATED)
-
-
 def base_task(task: str) -> str:
     """The task that this is a form of; itself if it is none."""
     for suffix in (CHAT, GENERATED, CHAT):

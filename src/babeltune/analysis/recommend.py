@@ -41,7 +41,10 @@ class LossBound:
 
 @dataclass(frozen=True)
 class GuardCheck:
-    """A candidate's change on one guard against its untouched model, with simultaneous ends."""
+    """A candidate's change on one guard against its untouched model, with simultaneous ends.
+
+    `detectable`: the guard margin that a candidate without any change is shown to keep with 80 % probability.
+    """
 
     candidate: str
     guard: str
@@ -50,6 +53,7 @@ class GuardCheck:
     high: float
     kept: bool
     broken: bool
+    detectable: float
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ def guard_checks(
         ]
         found = contrasts(estimate, pairs(len(labels), index, [untouched_of[k] for k in index]))
         half_C = largest_of(len(candidates), found.df_C, confidence) * found.se_C
+        detectable_C = found.detectable(half_C)
         for c, k in enumerate(index):
             low, high = (float(found.difference_C[c] + sign * half_C[c]) for sign in (-1, 1))
             checks.append(
@@ -141,6 +146,7 @@ def guard_checks(
                     high=high,
                     kept=low >= -guard_margin,
                     broken=high < -guard_margin,
+                    detectable=float(detectable_C[c]),
                 )
             )
     return checks

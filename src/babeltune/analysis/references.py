@@ -1,6 +1,6 @@
-"""The gap to larger models: how much of it each recipe closes, in the generated form of the tasks.
+"""The gap to larger models: how much of it each recipe closes, on tasks that are answered in writing.
 
-A model behind an API can only be scored on the text it writes, so both sides are compared in that form. The
+A model behind an API can only be scored on the text it writes, so both sides are compared on such tasks. The
 share closed is a ratio of two differences that share the untouched model; its interval is Fieller's (1954).
 It exists only where the larger model is shown to be better than the untouched one.
 """
@@ -15,8 +15,6 @@ import polars as pl
 from scipy import stats
 
 from babeltune.analysis.candidates import Candidate, untouched_of
-from babeltune.analysis.forms import is_generated
-from babeltune.analysis.points import is_loss
 from babeltune.analysis.scopes import common_cells, language_name
 from babeltune.analysis.scores import TaskInfo, arrays_of
 from babeltune.analysis.variance import Estimate, contrasts, estimate
@@ -28,26 +26,33 @@ NOT_SHOWN = "the larger model is not shown to be better than the untouched one"
 
 @dataclass(frozen=True)
 class ReferenceInfo:
-    """A larger model to compare with, and how far its scoring came."""
+    """A larger model to compare with, how far its scoring came, and what asking it cost.
+
+    Tokens as its server counted them, and their price in the budget's currency; None where not known.
+    """
 
     label: str
     run: str
     state: str
     error: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    price: float | None
 
 
 @dataclass(frozen=True)
 class GapClosed:
     """Part of the gap between its untouched model and a reference that a candidate closes, over one scope.
 
-    Scores, `gained` and `gap` are in points, of the generated form. `closed`: 0 no better than untouched,
-    1 as good as the reference, with the ends of its interval; None where `undefined` says why.
+    Scores, `gained` and `gap` are in points, over the written answers of `tasks`. `closed`: 0 no better than
+    untouched, 1 as good as the reference, with the ends of its interval; None where `undefined` says why.
     """
 
     candidate: str
     reference: str
     scope: str
     label: str
+    tasks: tuple[str, ...]
     untouched_score: float
     score: float
     reference_score: float
@@ -61,10 +66,30 @@ class GapClosed:
     undefined: str | None
 
 
-def references_of(runs: pl.DataFrame) -> list[ReferenceInfo]:
-    """The reference runs of the `runs` frame."""
-    rows = runs.filter(pl.col("method").eq_missing(REFERENCE)).iter_rows(named=True)
-    return [ReferenceInfo(row["model"], row["run"], row["state"], row.get("error")) for row in rows]
+def references_of(runs: pl.DataFrame, costs: pl.DataFrame) -> list[ReferenceInfo]:
+    """The reference runs of the `runs` frame, with what asking them cost."""
+    asked = costs.filter(pl.col("kind") == "ask").unique(["run", "job"])
+    found = []
+    for row in runs.filter(pl.col("method").eq_missing(REFERENCE)).iter_rows(named=True):
+        own = asked.filter(run=row["run"])
+        read, written = (_total(own[f"api_{way}_tokens"]) for way in ("input", "output"))
+        found.append(
+            ReferenceInfo(
+                row["model"],
+                row["run"],
+                row["state"],
+                row.get("error"),
+                None if read is None else int(read),
+                None if written is None else int(written),
+                _total(own["api_price"]),
+            )
+        )
+    return found
+
+
+def _total(figures: pl.Series) -> float | None:
+    """The sum; None where a job lacks the figure, as it would be too low."""
+    return None if figures.is_empty() or figures.null_count() else float(figures.sum())
 
 
 def gaps_closed(
@@ -78,9 +103,9 @@ def gaps_closed(
 ) -> list[GapClosed]:
     """The gap closed by every trained candidate to every reference: overall, then by language.
 
-    Each reference counts in the tasks and languages that it was scored in.
+    Each reference counts in the tasks and languages that it was scored in, of those answered in writing.
     """
-    generated = [t for t in tasks if is_generated(t.task) and not is_loss(t.metric) and not t.guard_only]
+    written = [t for t in tasks if t.written and not t.guard_only]
     scored = set(scores["run"].unique().to_list())
     base = untouched_of(candidates)
     labels = [c.label for c in candidates]
@@ -88,12 +113,12 @@ def gaps_closed(
     for reference in references:
         own = {run: k for k, c in enumerate(candidates) for run in c.runs}
         present = [run for run in [*own, reference.run] if run in scored]
-        if not generated or reference.run not in present:
+        if not written or reference.run not in present:
             continue
         # One reference at a time: an item that one of them has no answer to stays in for the others.
         arrays = arrays_of(
             scores,
-            generated,
+            written,
             present,
             {**own, reference.run: len(candidates)},
             [*(c.family for c in candidates), None],
@@ -108,8 +133,9 @@ def gaps_closed(
         for scope, label, weights in scopes:
             if weights:
                 known = estimate(arrays, weights)
+                asked = tuple(dict.fromkeys(task for task, _ in weights))
                 found += [
-                    _gap(known, k, u, labels[k], reference.label, scope, label, confidence)
+                    _gap(known, k, u, labels[k], reference.label, scope, label, asked, confidence)
                     for k, u in base.items()
                     if known.available_K[[k, u]].all()
                 ]
@@ -124,6 +150,7 @@ def _gap(
     reference: str,
     scope: str,
     label: str,
+    tasks: tuple[str, ...],
     confidence: float,
 ) -> GapClosed:
     h_2_K = np.zeros((2, len(known.means_K)))
@@ -145,6 +172,7 @@ def _gap(
         reference=reference,
         scope=scope,
         label=label,
+        tasks=tasks,
         untouched_score=float(known.means_K[untouched]),
         score=float(known.means_K[k]),
         reference_score=float(known.means_K[-1]),

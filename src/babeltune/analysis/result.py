@@ -16,6 +16,7 @@ from babeltune.analysis.points import is_loss
 from babeltune.analysis.recommend import GuardCheck, LossBound, Recommendation
 from babeltune.analysis.references import GapClosed, ReferenceInfo
 from babeltune.analysis.scores import TaskInfo
+from babeltune.analysis.sensitivity import Sensitivity
 
 Basis = Literal["recipes", "models"]
 
@@ -122,7 +123,7 @@ class Analysis:
     basis: Basis
     unit: str
     decide: dict[str, Any]
-    currency: str | None
+    currency: str
     languages: tuple[LanguageInfo, ...]
     tasks: tuple[TaskInfo, ...]
     decision_tasks: tuple[str, ...]
@@ -147,6 +148,7 @@ class Analysis:
     scoped_bounds: tuple[LossBound, ...] = ()
     references: tuple[ReferenceInfo, ...] = ()
     gaps: tuple[GapClosed, ...] = ()
+    power: tuple[Sensitivity, ...] = ()
 
     @property
     def by_loss(self) -> bool:

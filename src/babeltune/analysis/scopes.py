@@ -9,7 +9,7 @@ from typing import Final, Literal
 import langcodes
 
 from babeltune import languages as language_table
-from babeltune.analysis.forms import base_task, is_generated
+from babeltune.analysis.forms import base_task
 from babeltune.analysis.points import is_decidable, is_loss
 from babeltune.analysis.scores import Cell, ScoreArrays, TaskInfo
 from babeltune.analysis.weights import Weights, difference, macro
@@ -43,7 +43,8 @@ def decision_tasks(tasks: Sequence[TaskInfo]) -> list[TaskInfo]:
 
     Those marked primary; without any, all that are scored in points. Loss decides only where it is
     marked primary or nothing else is scored: an average of accuracy and bits per byte means little. The
-    generated form of a task does not decide beside another form of it: it is there for the references.
+    form of a task that is answered in writing does not decide beside one by choice: it is there for the
+    references.
     """
     usable = [t for t in _without_second_forms(tasks) if is_decidable(t.metric) and not t.guard_only]
     scored = [t for t in usable if not is_loss(t.metric)]
@@ -51,8 +52,8 @@ def decision_tasks(tasks: Sequence[TaskInfo]) -> list[TaskInfo]:
 
 
 def _without_second_forms(tasks: Sequence[TaskInfo]) -> list[TaskInfo]:
-    chosen = {base_task(t.task) for t in tasks if not is_generated(t.task)}
-    return [t for t in tasks if t.primary or not is_generated(t.task) or base_task(t.task) not in chosen]
+    by_choice = {base_task(t.task) for t in tasks if not t.written}
+    return [t for t in tasks if t.primary or not t.written or base_task(t.task) not in by_choice]
 
 
 def common_cells(arrays: ScoreArrays) -> tuple[list[Cell], list[Cell]]:

@@ -30,6 +30,7 @@ class TaskInfo:
 
     `metric`: the one decided on. `primary`: the recommendation rests on it. `guard_only`: scored in
     guard languages for the guard, never part of the overall score. `chance`: score of a guess, 0..1.
+    `written`: every answer is text that the model generated, not a choice among given ones or a likelihood.
     """
 
     task: str
@@ -37,6 +38,7 @@ class TaskInfo:
     primary: bool = False
     guard_only: bool = False
     chance: float | None = None
+    written: bool = False
 
 
 @dataclass(frozen=True)

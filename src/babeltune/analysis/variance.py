@@ -128,9 +128,9 @@ class Contrasts:
         half_C = stats.t.ppf((1 + confidence) / 2, self.df_C) * self.se_C
         return self.difference_C - half_C, self.difference_C + half_C
 
-    def detectable(self, confidence: float) -> Floats:
-        """Differences that are shown with 80 % probability, each interval by itself (two t quantiles)."""
-        return (stats.t.ppf((1 + confidence) / 2, self.df_C) + stats.t.ppf(0.8, self.df_C)) * self.se_C
+    def detectable(self, half_C: Floats) -> Floats:
+        """Differences that intervals reaching `half_C` to either side show with 80 % probability."""
+        return half_C + stats.t.ppf(0.8, self.df_C) * self.se_C
 
     def interval_assuming(self, run_sd: float, confidence: float) -> tuple[Floats, Floats]:
         """The interval if runs varied by `run_sd` points, known as from six degrees of freedom."""

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from babeltune.commands.opening import OpenedStudy, open_study
+from babeltune.commands.opening import OpenedStudy, command_again, open_study
 from babeltune.commands.screen import print_json, screen
 from babeltune.errors import Interrupted, StudyFailed, Unreachable, UserError
 from babeltune.execute.devices import Machine, this_machine
@@ -70,7 +70,7 @@ def check(path: Path, *, out: Path | None, data_root: Path | None, as_json: bool
     print_findings(console, checked)
     refuse(checked)
     so_far = "nothing that can be reached stands" if opened.resolved.missing else "nothing stands"
-    console.print(f"{path}: {so_far} in the way. Next: babeltune plan {path}", soft_wrap=True)
+    console.print(f"{path}: {so_far} in the way. Next: {command_again('plan', opened)}", soft_wrap=True)
 
 
 def check_study(opened: OpenedStudy, machine: Machine, console: Console) -> Checked:

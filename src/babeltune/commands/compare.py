@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from babeltune.commands.given import Given, read_given, single_model
 from babeltune.commands.joined import Joined, join
-from babeltune.commands.scoring import Scoring, item_scores, metrics_of
+from babeltune.commands.scoring import Scoring, item_scores, task_infos_of
 from babeltune.commands.screen import print_json, screen
 from babeltune.errors import UserError
 
@@ -50,7 +50,14 @@ def compare(
                 f"{argument} has no scores yet", remedy="say on what to score it: --tasks and --languages"
             )
         items = item_scores(model, adapter=adapter, scoring=scoring, console=console)
-        return single_model(argument, items, metrics_of(scoring), scoring.in_words())
+        infos = task_infos_of(scoring)
+        return single_model(
+            argument,
+            items,
+            {info.task: (info.metric,) for info in infos},
+            scoring.in_words(),
+            frozenset(info.task for info in infos if info.kind == "answer"),
+        )
 
     given = [
         read_given(argument, lambda model, adapter, argument=argument: score(argument, model, adapter))

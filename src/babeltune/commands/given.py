@@ -10,11 +10,13 @@ from typing import Any
 
 import polars as pl
 
+from babeltune.analysis.scores import TaskInfo
 from babeltune.commands.locked import read_lock
 from babeltune.errors import UserError
 from babeltune.evaluate.samples import ITEM_COLUMNS, is_samples_folder, read_samples
 from babeltune.execute.columns import COST_COLUMNS
 from babeltune.execute.folder import StudyFolder
+from babeltune.study.expand import REFERENCE
 
 KINDS = (
     "a folder of lm-eval's --log_samples output, a finished study's folder (runs/NAME), one of its runs "
@@ -29,7 +31,7 @@ class Given:
     `runs`: run, recipe, model, seed, method, and a study's factors; `items`: `run` and the columns of
     `samples.ITEM_COLUMNS` (digest null where it was not kept); `metrics`: those of each task, the one decided
     on first; `settings`: how the models were asked, in words. `is_study`: it brings recipes of its own;
-    `primary`: tasks that it decides on.
+    `primary`: tasks that it decides on; `written`: those whose answers are generated text.
     """
 
     argument: str
@@ -41,6 +43,7 @@ class Given:
     settings: Mapping[str, str] = field(default_factory=dict)
     is_study: bool = False
     primary: frozenset[str] = frozenset()
+    written: frozenset[str] = frozenset()
 
 
 def read_given(argument: str, score: Callable[[str, Path | None], Given]) -> Given:
@@ -53,11 +56,12 @@ def read_given(argument: str, score: Callable[[str, Path | None], Given]) -> Giv
     if path.is_file():
         remedy = "give the folder of its results, runs/NAME" if path.suffix in (".yaml", ".yml") else KINDS
         raise UserError("a file, not a folder", where=argument, remedy=remedy)
+    # Its scores are there also where its weights were not kept.
+    if (root := _study_around(path)) is not None:
+        return from_study(argument, root, str(path.absolute().relative_to(root / "models")))
     if path.is_dir():
         if (path / "tables" / "runs.parquet").is_file():
             return from_study(argument, path, None)
-        if (root := _study_around(path)) is not None:
-            return from_study(argument, root, str(path.absolute().relative_to(root / "models")))
         if is_samples_folder(path):
             return from_samples(argument, path)
         if (path / "adapter_config.json").is_file():
@@ -74,6 +78,7 @@ def single_model(
     items: pl.DataFrame,
     metrics: Mapping[str, tuple[str, ...]],
     settings: Mapping[str, str],
+    written: frozenset[str],
 ) -> Given:
     """One model that was trained elsewhere, or not at all: one run of a recipe that nothing is known of."""
     name = Path(argument).name or argument
@@ -82,23 +87,32 @@ def single_model(
         schema_overrides={"method": pl.String},
     )
     return Given(
-        argument, name, runs, items.with_columns(run=pl.lit(argument)), metrics, settings=dict(settings)
+        argument,
+        name,
+        runs,
+        items.with_columns(run=pl.lit(argument)),
+        metrics,
+        settings=dict(settings),
+        written=written,
     )
 
 
 def from_samples(argument: str, folder: Path) -> Given:
     """A model that lm-eval scored."""
     logged = read_samples(folder)
-    return single_model(argument, logged.items, logged.metrics, logged.settings)
+    return single_model(argument, logged.items, logged.metrics, logged.settings, logged.written)
 
 
 def from_study(argument: str, root: Path, run: str | None) -> Given:
-    """All runs of a finished study, or one of them.
+    """All runs of a finished study, or one of them. Its references, which nobody trained, stay out.
 
     Raises:
-        UserError: the folder lacks a table, or the study has no such run.
+        UserError: the folder lacks a table, one can't be read, or the study has no such run.
     """
-    runs = pl.read_parquet(root / "tables" / "runs.parquet")
+    for name in ("summary.json", "costs.parquet", "scores.parquet"):
+        if not (root / "tables" / name).is_file():
+            raise UserError(f"{name} is missing", where=str(root), remedy="babeltune report STUDY.yaml")
+    runs = pl.read_parquet(root / "tables" / "runs.parquet").filter(pl.col("method").ne_missing(REFERENCE))
     if run is not None:
         names = runs["run"].to_list()
         runs = runs.filter(pl.col("run") == run)
@@ -107,22 +121,24 @@ def from_study(argument: str, root: Path, run: str | None) -> Given:
                 f"the study has no run {run!r}", where=str(root), remedy=f"one of {', '.join(names)}"
             )
     try:
-        tasks = json.loads((root / "tables" / "summary.json").read_text(encoding="utf-8"))["tasks"]
+        summary = json.loads((root / "tables" / "summary.json").read_text(encoding="utf-8"))
+        tasks = [TaskInfo(**task) for task in summary["tasks"]]
         costs = pl.read_parquet(root / "tables" / "costs.parquet")
         items = _study_items(root, runs["run"].to_list())
-    except OSError as error:
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise UserError(
-            f"{Path(error.filename).name} is missing", where=str(root), remedy="babeltune report STUDY.yaml"
+            f"its tables can't be read: {error}", where=str(root), remedy="babeltune report STUDY.yaml"
         ) from None
     return Given(
         argument,
         Path(argument).name or argument,
         runs,
         items,
-        {task["task"]: (task["metric"],) for task in tasks},
+        {task.task: (task.metric,) for task in tasks},
         costs.filter(pl.col("run").is_in(runs["run"].implode())),
         is_study=run is None,
-        primary=frozenset(task["task"] for task in tasks if task["primary"]),
+        primary=frozenset(task.task for task in tasks if task.primary),
+        written=frozenset(task.task for task in tasks if task.written),
     )
 
 
@@ -162,8 +178,11 @@ def _study_around(path: Path) -> Path | None:
 
 
 def _base_of(adapter: Path) -> str:
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    base = config.get("base_model_name_or_path")
+    file = adapter / "adapter_config.json"
+    try:
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"not an adapter's settings: {error}", where=str(file)) from None
     if not base:
         raise UserError(
             "adapter_config.json does not say which model it is for",

@@ -64,7 +64,16 @@ def join(given: Sequence[Given], baseline: str | None) -> Joined:
             runs=runs,
         ),
         scores,
-        tuple(TaskInfo(task, metrics[task], task in primary, chance=_chance(task)) for task in tasks),
+        tuple(
+            TaskInfo(
+                task,
+                metrics[task],
+                task in primary,
+                chance=_chance(task),
+                written=all(task in one.written for one in given),
+            )
+            for task in tasks
+        ),
         tuple(cells["language"].unique().sort().to_list()),
         (*unusable, *_only_in_some(given, frames, common)),
     )

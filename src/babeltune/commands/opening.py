@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,3 +101,20 @@ def cache_dir() -> Path:
     if configured:
         return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "babeltune"
+
+
+def command_again(verb: str, opened: OpenedStudy) -> str:
+    """`babeltune VERB STUDY`, with what else it takes to find the same results from the same folder."""
+    parts = [as_typed(opened.path)]
+    out = as_typed(opened.folder.root)
+    if out != as_typed(study_folder(opened.study, None).root):
+        parts += ["--out", out]
+    if opened.places.data_root is not None:
+        parts += ["--data-root", as_typed(opened.places.data_root)]
+    return shlex.join(["babeltune", verb, *parts])
+
+
+def as_typed(path: Path) -> str:
+    """The path as one types it in the current folder: relative where it lies below, else as it was given."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -17,7 +17,7 @@ from babeltune.analysis.power import Assumptions, Power, TaskSize, few_seeds_war
 from babeltune.analysis.scopes import decision_tasks
 from babeltune.commands.check import GIB, Checked, check_study, is_reachable, print_findings, refuse
 from babeltune.commands.estimate import RunEstimate, estimate_runs, job_seconds
-from babeltune.commands.opening import OpenedStudy, open_study
+from babeltune.commands.opening import OpenedStudy, command_again, open_study
 from babeltune.commands.probe import Rates, measured_rates
 from babeltune.commands.results import tables_of, task_infos
 from babeltune.commands.screen import print_json, screen
@@ -52,7 +52,7 @@ def plan(path: Path, *, out: Path | None, data_root: Path | None, probe: bool, a
         _print_jobs(console, opened)
         _print_estimates(console, opened, machine, estimates, seconds)
         _print_power(console, opened, powers, pilot)
-    console.print(f"Next: babeltune run {path}", soft_wrap=True)
+    console.print(f"Next: {command_again('run', opened)}", soft_wrap=True)
 
 
 def what_it_can_show(opened: OpenedStudy, pilot: Pilot | None) -> list[Power]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babeltune.commands.opening import open_study
+from babeltune.commands.opening import command_again, open_study
 from babeltune.commands.results import kept_findings, results_of, write_page
 from babeltune.commands.screen import print_json, screen
 from babeltune.commands.stored import background_of_stored, read_stored
@@ -42,7 +42,9 @@ def report(path: Path, *, out: Path | None, data_root: Path | None, share: bool,
         opened = open_study(path, out=out, data_root=data_root, console=console)
         tables, analysis = results_of(opened)
         if tables.scores.is_empty():
-            raise UserError(f"nothing is scored yet in {opened.folder.root}", remedy=f"babeltune run {path}")
+            raise UserError(
+                f"nothing is scored yet in {opened.folder.root}", remedy=command_again("run", opened)
+            )
         with opened.folder.exclusive():
             page = write_page(opened, tables, analysis, kept_findings(opened), share=share)
     if as_json:

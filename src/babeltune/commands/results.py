@@ -15,7 +15,7 @@ from babeltune.analysis.result import Analysis
 from babeltune.analysis.scores import TaskInfo
 from babeltune.analysis.tables import Tables
 from babeltune.commands.locked import machine_of, read_lock
-from babeltune.commands.opening import OpenedStudy
+from babeltune.commands.opening import OpenedStudy, command_again
 from babeltune.evaluate.task_entries import task_info
 from babeltune.execute.collect import collect_costs, collect_items, collect_runs, collect_scores
 from babeltune.execute.ledger import read_rows
@@ -102,7 +102,7 @@ def background_of(
     lock_text, lock = read_lock(root)
     machine = machine_of(lock)
     best = next((c for c in analysis.candidates if c.label == analysis.recommendation.candidate), None)
-    export = f"babeltune export {opened.path} --out {root} --to DIR" if best and not best.untouched else ""
+    export = f"{command_again('export', opened)} --to DIR" if best and not best.untouched else ""
     runs = example_runs(analysis, tables.scores["run"].unique().to_list())
     metrics = {task.task: task.metric for task in analysis.tasks}
     searches = learning_rates(opened)
@@ -112,7 +112,7 @@ def background_of(
         examples=examples_of(collect_items(opened.jobs, opened.folder, runs, metrics), runs),
         study_text=opened.path.read_text(encoding="utf-8"),
         lock_text=lock_text,
-        command=f"babeltune run {opened.path}",
+        command=command_again("run", opened),
         export_command=export,
         machine=machine,
         findings=tuple(findings),
@@ -174,6 +174,7 @@ def task_infos(opened: OpenedStudy) -> list[TaskInfo]:
                 primary=plan.task.primary,
                 guard_only=plan.guard_only,
                 chance=found.chance,
+                written=found.kind == "answer",
             )
             for name in names
         ]

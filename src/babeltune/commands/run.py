@@ -60,7 +60,7 @@ def run(path: Path, *, out: Path | None, data_root: Path | None, workers: int | 
         write_lock(opened, machine)
         outcome = _work(opened, checked, machine, console)
         if outcome.interrupted:
-            raise Interrupted(f"stopped; `babeltune run {path}` goes on from here")
+            raise Interrupted("stopped; the same command goes on from here")
         analysis = write_results(opened, checked.findings)
     if as_json:
         print_json(analysis.to_json())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,13 @@ from babeltune.errors import UserError
 from babeltune.evaluate.judge.client import check_judge
 from babeltune.evaluate.judge.scoring import judge_answers, shortfall
 from babeltune.evaluate.replies import Replies, spent
-from babeltune.evaluate.task_entries import resolve_task, task_documents, task_info, task_languages
+from babeltune.evaluate.task_entries import (
+    TaskInfo,
+    resolve_task,
+    task_documents,
+    task_info,
+    task_languages,
+)
 from babeltune.execute.collect import by_class
 from babeltune.languages import get, normalise
 from babeltune.study import schema
@@ -255,10 +261,9 @@ def read_judge(text: str) -> schema.Judge:
     raise UserError(message, where="--judge", remedy='write {model: NAME, base_url: "https://host/v1"}')
 
 
-def metrics_of(scoring: Scoring) -> Mapping[str, tuple[str, ...]]:
-    """The metric that each task is decided on."""
-    infos = [task_info(entry, _places(scoring)) for entry in scoring.entries()]
-    return {info.task: (info.metric,) for info in infos}
+def task_infos_of(scoring: Scoring) -> list[TaskInfo]:
+    """What each task is decided on, and how it is answered."""
+    return [task_info(entry, _places(scoring)) for entry in scoring.entries()]
 
 
 def _places(scoring: Scoring) -> Places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -25,6 +26,7 @@ from babeltune.evaluate.own_items import gap, on_own_line
 from babeltune.evaluate.rows import mirror_folder, read_jsonl
 from babeltune.evaluate.task_names import METRIC_NAMES, OTHER_LANGUAGES
 from babeltune.evaluate.tasks import FOLDER, BuiltIn, as_datasets
+from babeltune.evaluate.tasks import Kind as TaskKind
 from babeltune.languages import flores, get, normalise
 
 T = TypeVar("T")
@@ -157,12 +159,15 @@ def subtasks_by_language(name: str) -> dict[str, tuple[str, ...]]:
     return {language: tuple(tasks) for language, tasks in found.items()}
 
 
-def metric_and_kind(name: str) -> tuple[str, float | None, Any]:
-    """First metric of a task's YAML that single items have, chance level (not known) and kind."""
+def metric_and_kind(name: str) -> tuple[str, float | None, TaskKind]:
+    """First metric of a task's YAML that single items have, chance level (not known) and kind.
+
+    The kind is `answer` only where every task behind the name generates text.
+    """
     config = _first_config(name)
-    kind = {"generate_until": "answer", "loglikelihood_rolling": "loss"}.get(
-        config.get("output_type", ""), "choice"
-    )
+    kind = _kind(config)
+    if kind == "answer" and any(_kind(other) != kind for other in _configs(name)):
+        kind = "choice"
     metrics = [metric["metric"] for metric in config.get("metric_list") or [{"metric": "acc"}]]
     # A task with a `process_results` of its own gives every metric item by item.
     by_item = [m for m in metrics if m not in _CORPUS_METRICS or "process_results" in config] or metrics
@@ -310,8 +315,23 @@ def _entry(name: str) -> Entry:
 
 def _first_config(name: str) -> dict[str, Any]:
     """The YAML of a name's first single task, functions unresolved."""
-    entry = _entry(next(iter(subtasks_by_language(name).values()))[0])
-    return load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else {}
+    return next(_configs(name))
+
+
+def _configs(name: str) -> Iterator[dict[str, Any]]:
+    """The YAML of each single task of a name, functions unresolved."""
+    for subtask in itertools.chain.from_iterable(subtasks_by_language(name).values()):
+        entry = _entry(subtask)
+        yield load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else {}
+
+
+def _kind(config: dict[str, Any]) -> TaskKind:
+    """What a task asks of a model. What a Python class asks is in its code, so it is not said to write."""
+    if "class" in config:
+        return "choice"
+    output_type = config.get("output_type", "generate_until")  # lm-eval's own default
+    kinds: dict[str, TaskKind] = {"generate_until": "answer", "loglikelihood_rolling": "loss"}
+    return kinds.get(output_type, "choice")
 
 
 def _family(name: str) -> dict[str, str]:

@@ -36,13 +36,15 @@ _HOW = "run lm_eval with --log_samples --output_path DIR, and give that folder"
 class LoggedScores:
     """One model's item scores. `model`: as lm-eval was told it; `settings`: how it was asked, in words.
 
-    `metrics`: those of each task, ours first where the task is ours, else in lm-eval's order.
+    `metrics`: those of each task, ours first where the task is ours, else in lm-eval's order. `written`: the
+    tasks of which every request was to generate text.
     """
 
     model: str
     items: pl.DataFrame
     metrics: Mapping[str, tuple[str, ...]]
     settings: Mapping[str, str]
+    written: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def read_samples(folder: Path) -> LoggedScores:
         cells.setdefault(_cell(name, top_groups), []).append(name)
     frames: list[pl.DataFrame] = []
     metrics: dict[str, tuple[str, ...]] = {}
+    written: set[str] = set()
+    other: set[str] = set()
     for (task, language), names in cells.items():
         for name in names:
             lines = list(_lines(files[name][1]))
@@ -94,8 +98,10 @@ def read_samples(folder: Path) -> LoggedScores:
             frames.append(_items(lines, task, language, prefix))
             if lines:
                 metrics.setdefault(task, _metrics(task, lines[0].sample["metrics"]))
+            generates = all(kind == "generate_until" for line in lines for kind, _ in line.asked)
+            (written if generates else other).add(task)
     model = str(newest.get("model_name") or folder.name)
-    return LoggedScores(model, pl.concat(frames), metrics, _settings(newest))
+    return LoggedScores(model, pl.concat(frames), metrics, _settings(newest), frozenset(written - other))
 
 
 def _cell(name: str, top_groups: Mapping[str, str]) -> tuple[str, str]:

@@ -9,7 +9,8 @@ import polars as pl
 from babeltune.analysis.result import Analysis
 from babeltune.analysis.tables import Tables
 from babeltune.report import words
-from babeltune.report.answer import COST_NAMES
+from babeltune.report.answer import COST_NAMES, baseline_name
+from babeltune.report.could_show import shown_from
 
 SEARCH_COLUMNS = {
     "recipe": pl.String,
@@ -44,8 +45,10 @@ def checklist(
         ("Learning rates", _learning_rates(tables, searches)),
         ("Chosen on", "learning rates on held-out training examples, never on evaluation items"),
         ("Uncertainty", _uncertainty(analysis)),
+        ("Power", " ".join(shown_from(analysis, thing="recipe", baseline=baseline_name(analysis)))),
         ("Device time", _device_time(tables)),
         ("Energy", _energy(tables)),
+        ("References and judge", _asked(tables, analysis)),
         ("Machine", machine.get("devices", "")),
         (
             "Software",
@@ -102,6 +105,21 @@ def _device_time(tables: Tables) -> str:
     ]
     total = sum(seconds or 0.0 for _, seconds in by_kind)
     return f"{words.hours(total / 3600)} in all: {', '.join(parts)}" if parts else ""
+
+
+def _asked(tables: Tables, analysis: Analysis) -> str:
+    """Tokens and price of what models behind an API were asked; the price where all of it is known."""
+    found = []
+    for kind, what in (("ask", "references"), ("judge", "judge")):
+        jobs = tables.costs.filter(pl.col("kind") == kind).unique("job")
+        if jobs.is_empty() or jobs["api_output_tokens"].null_count():
+            continue
+        read, written = (float(jobs[f"api_{way}_tokens"].sum()) for way in ("input", "output"))
+        price = ""
+        if not jobs["api_price"].null_count():
+            price = f", {words.money(float(jobs['api_price'].sum()), analysis.currency)}"
+        found.append(f"{what} {words.count(read)} tokens read, {words.count(written)} written{price}")
+    return "; ".join(found)
 
 
 def _energy(tables: Tables) -> str:

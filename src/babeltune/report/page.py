@@ -18,6 +18,7 @@ from babeltune.analysis.comparison import Comparison
 from babeltune.analysis.effects import Effect
 from babeltune.analysis.result import Analysis, CandidateInfo, LanguageInfo, ScopeInfo
 from babeltune.analysis.scopes import CLASSES
+from babeltune.analysis.sensitivity import lacked_power
 from babeltune.report import words
 from babeltune.report.answer import (
     COST_NAMES,
@@ -28,6 +29,7 @@ from babeltune.report.answer import (
 )
 from babeltune.report.charts import cost_chart, learning_curves, search_chart
 from babeltune.report.checklist import SEARCH_COLUMNS
+from babeltune.report.could_show import carried_by, power_of, shown_from
 from babeltune.report.examples import EXAMPLE_COLUMNS, page_examples
 from babeltune.study.findings import Finding
 
@@ -131,14 +133,19 @@ def render_page(analysis: Analysis, background: Background | None = None) -> str
     charts = {name: spec for name, spec in charts.items() if spec is not None}
     examples = page_examples(background.examples, analysis)
     is_comparison = background.is_comparison
+    thing = "model" if is_comparison else "recipe"
     return environment.get_template("page.html.j2").render(
         a=analysis,
         answer=comparison_answer(analysis) if is_comparison else answer(analysis),
         background=background,
         is_comparison=is_comparison,
-        thing="model" if is_comparison else "recipe",
+        thing=thing,
         baseline=baseline_name(analysis),
         comparison_verdict=comparison_verdict,
+        power=partial(power_of, analysis),
+        lacked_power=lacked_power,
+        sensitivity=shown_from(analysis, thing=thing, baseline=baseline_name(analysis)),
+        carried_by=carried_by(analysis),
         chosen=None if is_comparison else analysis.recommendation.candidate,
         sections=_sections(analysis, background, charts, examples is not None),
         score_unit=words.score_unit(by_loss=analysis.by_loss),
@@ -150,13 +157,16 @@ def render_page(analysis: Analysis, background: Background | None = None) -> str
         vega=_vega() if charts else Markup(""),
         groups=language_groups(analysis),
         map_rows=map_rows(analysis),
+        map_scopes=[f"language:{lang.code}" for _, members in language_groups(analysis) for lang in members],
         parts=_parts(analysis),
         effect_tables=effect_tables(analysis),
         trained=[c for c in analysis.candidates if not c.untouched],
         cost_name=COST_NAMES[analysis.decide["cheapest"]],
-        money=lambda value: words.money(value, analysis.currency),
+        money=partial(words.money, currency=analysis.currency),
+        priced=any(cost.price is not None for cost in analysis.costs),
         bound={b.candidate: b for b in analysis.bounds},
         place={p.candidate: p for p in analysis.frontier},
+        gap_tasks=list(dict.fromkeys(task for gap in analysis.gaps for task in gap.tasks)),
         guard_keys=[s for s in analysis.scopes if s.kind == "guard"],
         scope_label={s.key: s.label for s in analysis.scopes},
         language_name={language.code: language.name for language in analysis.languages},

@@ -22,12 +22,16 @@ Format = Literal["latex", "md", "csv"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure in points with the ends of its interval; `shown`: a change that differs from zero."""
+    """A figure in points with the ends of its interval; `shown`: a change that differs from zero.
+
+    `detectable`: the change that would be shown with 80 % probability; None for a score.
+    """
 
     value: float
     low: float
     high: float
     shown: bool
+    detectable: float | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def paper_table(
         row_names,
         column_names,
         tuple(tuple(found.get((row, column)) for column in column_names) for row in row_names),
-        _note(analysis, figure),
+        _note(analysis, figure, [cell.detectable for cell in found.values()]),
     )
 
 
@@ -141,11 +145,11 @@ def _plain(value: Any) -> str:
 def _cell(analysis: Analysis, candidate: str, scope: str, figure: Figure) -> Cell | None:
     if figure == "change":
         change = analysis.change(candidate, scope)
-        return (
-            None if change is None else Cell(change.difference, change.low, change.high, change.significant)
-        )
+        if change is None:
+            return None
+        return Cell(change.difference, change.low, change.high, change.significant, change.detectable)
     score = analysis.score(candidate, scope)
-    return None if score is None else Cell(score.score, score.low, score.high, False)
+    return None if score is None else Cell(score.score, score.low, score.high, False, None)
 
 
 def _ordered(names: set[str], order: Sequence[str]) -> tuple[str, ...]:
@@ -156,13 +160,17 @@ def _ordered(names: set[str], order: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in dict.fromkeys(order) if name in names)
 
 
-def _note(analysis: Analysis, figure: Figure) -> str:
+def _note(analysis: Analysis, figure: Figure, detectable: Sequence[float | None]) -> str:
     about = "recipes" if analysis.basis == "recipes" else "these trained models, not these recipes (one seed)"
     interval = f"± half of its {words.percent(analysis.decide['confidence'])} interval, about {about}"
     if figure == "score":
         return f"Score in {words.score_unit(by_loss=analysis.by_loss)}, {interval}."
     against = f"Change against the untouched model in {analysis.unit}, {interval}"
-    return f"{against}; * shown to differ from zero after correction."
+    seen = [size for size in detectable if size is not None]
+    return (
+        f"{against}; * shown to differ from zero after correction. An interval is clear of zero with 80 % "
+        f"probability where the change is {words.span(min(seen), max(seen))}, by cell."
+    )
 
 
 def _markdown(table: PaperTable, lines: Sequence[Sequence[str]]) -> str:
@@ -212,7 +220,7 @@ def _escaped(text: str) -> str:
 def _csv(table: PaperTable, *, in_bits: bool) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([table.row_heading, "column", "value", "low", "high", "shown"])
+    writer.writerow([table.row_heading, "column", "value", "low", "high", "shown", "detectable"])
     for name, cells in zip(table.rows, table.cells, strict=True):
         for column, cell in zip(table.columns, cells, strict=True):
             if cell is None:
@@ -220,5 +228,5 @@ def _csv(table: PaperTable, *, in_bits: bool) -> str:
             figures = [cell.value, cell.low, cell.high]
             if in_bits:  # points of a loss are hundredths of a bit, better upwards
                 figures = [-cell.value / 100, -cell.high / 100, -cell.low / 100]
-            writer.writerow([name, column, *figures, cell.shown])
+            writer.writerow([name, column, *figures, cell.shown, cell.detectable])
     return file.getvalue()

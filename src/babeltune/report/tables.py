@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _RECORDS: Final = (
     "candidates",
+    "runs",
     "scopes",
     "scores",
     "changes",
@@ -30,24 +31,30 @@ _RECORDS: Final = (
     "effects",
     "frontier",
     "gaps",
+    "references",
+    "power",
     "run_to_run",
     "fairness",
-    "scoped_pairs",
     "scoped_bounds",
 )
-CSV_NAMES: Final = {"scores": "summary", "costs": "recipe_costs"}
-"""Where a file's name is not the record's: `scores` and `costs` are taken."""
+CSV_NAMES: Final = {"scores": "summary", "costs": "recipe_costs", "runs": "run_scores"}
+"""Where a file's name is not the record's: `scores`, `costs` and `runs` are taken."""
 
 
 def write_tables(folder: Path, tables: Tables, analysis: Analysis, background: Background) -> None:
     """`scores`, `costs`, `runs` and what the page shows besides as Parquet, the report's own figures as CSV,
-    and `summary.json`. A table that has nothing to hold now is removed."""
+    and `summary.json`. A table that has nothing to hold now is removed.
+
+    `scoped_pairs`, every two recipes in every language, task, class and script, is Parquet: it grows with the
+    square of the recipes, and the page shows pairs only overall.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     frames = {"scores": tables.scores, "costs": tables.costs, "runs": tables.runs}
     optional = {
         "curves": background.history,
         "searches": background.searches,
         "examples": background.examples,
+        "scoped_pairs": pl.DataFrame(analysis.records("scoped_pairs"), infer_schema_length=None),
     }
     for name, frame in (frames | optional).items():
         if name in frames or not frame.is_empty():

@@ -11,6 +11,7 @@ from rich.text import Text
 from babeltune.analysis.result import Analysis, CandidateInfo
 from babeltune.report import words
 from babeltune.report.answer import answer, baseline_name, comparison_answer, comparison_verdict
+from babeltune.report.could_show import shown_from
 
 LANGUAGE_WIDTH = 8
 """Columns of the terminal that one language takes."""
@@ -66,6 +67,8 @@ def print_comparison(analysis: Analysis, console: Console) -> None:
         f"Verdicts are at a margin of {margin}, by part corrected for their number."
     )
     console.print(Text(note, style="dim"))
+    for sentence in shown_from(analysis, thing="model", baseline=baseline_name(analysis)):
+        console.print(Text(sentence, style="dim"))
     for uneven in analysis.fairness:
         values = "; ".join(f"{value} ({words.listed(list(who))})" for value, who in uneven.values)
         console.print(Text(f"Differs: {uneven.what}: {values}", style="yellow"))

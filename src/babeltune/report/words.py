@@ -37,6 +37,12 @@ def signed(value: float | None, digits: int = 1) -> str:
     return text if float(text.replace(",", "")) == 0 else f"{'+' if value > 0 else MINUS}{text}"
 
 
+def span(least: float, most: float, digits: int = 1) -> str:
+    """`2.1`, or `2.1 to 2.6` where the two ends are not printed alike."""
+    ends = number(least, digits), number(most, digits)
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
 def percent(share: float) -> str:
     """`95 %`, `97.5 %`."""
     return f"{100 * share:g} %"
@@ -77,12 +83,16 @@ def hours(value: float | None) -> str:
     """`0.12 h`, `31 h`: device hours with two or three digits that count."""
     if value is None:
         return NO_FIGURE
+    if 0 < value < 0.001:
+        return "under 0.001 h"
     return f"{value:.0f} h" if value >= 100 else f"{value:.2g} h" if value < 10 else f"{value:.1f} h"
 
 
-def money(value: float | None, currency: str | None) -> str:
-    """`0.24 EUR`."""
-    return NO_FIGURE if value is None or currency is None else f"{value:,.2f} {currency}"
+def money(value: float | None, currency: str) -> str:
+    """`0.24 EUR`; small sums with two digits that count."""
+    if value is None:
+        return NO_FIGURE
+    return f"{value:,.2f} {currency}" if value >= 0.1 or not value else f"{value:.2g} {currency}"
 
 
 def listed(names: list[str]) -> str:
