@@ -8,7 +8,7 @@ Both train the same tokenised examples on the same weights: SmolLM2-135M or a ra
 all linear layers over a bfloat16 or 4-bit base, or every weight (float32 masters under bfloat16 autocast on
 both sides). An update holds the same examples on both, so the losses must agree: the first is printed. TRL is
 first tried in several settings (examples at a time, packing; on a GPU also FlashAttention and Liger, where
-they are installed) for two updates each and then runs in the fastest whose loss is right.
+they are installed) for one update each and then runs in the fastest whose loss is right.
 Counted are useful tokens, not padding, in whole updates after the first. Memory that one side leaves behind
 in a process slows the other by up to a fifth: hence a new process for each training.
 """
@@ -146,7 +146,7 @@ def main() -> None:
     best, best_speed = None, 0.0
     for peer in peers(arguments.device):
         try:
-            measured = _alone(_theirs, replace(work, settings=replace(settings, max_steps=2)), peer)
+            measured = _alone(_theirs, replace(work, settings=replace(settings, max_steps=1)), peer)
         except (RuntimeError, BrokenProcessPool) as error:  # out of memory, mostly
             print(f"TRL, {peer}: {type(error).__name__} {str(error)[:100]}", flush=True)
             continue
