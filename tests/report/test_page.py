@@ -14,6 +14,7 @@ import pytest
 
 from babeltune.analysis.result import Analysis
 from babeltune.analysis.tables import Tables
+from babeltune.report.charts import MOST_LABELS, PALETTE, search_chart
 from babeltune.report.checklist import SEARCH_COLUMNS
 from babeltune.report.examples import EXAMPLE_COLUMNS, example_candidates
 from babeltune.report.page import Background, Running, language_groups, render_page, script_json
@@ -271,3 +272,11 @@ def test_a_comparison_speaks_of_models_and_recommends_nothing(analysis: Analysis
     assert "Take " not in body
     assert "loss bound" not in body
     assert "Better than the untouched model: " in body
+
+
+def test_the_rate_taken_is_filled_with_its_recipes_own_colour() -> None:
+    chart = search_chart(searches("one"))
+    assert chart is not None
+    lines, marks = chart["layer"]
+    assert marks["encoding"]["fill"]["condition"]["scale"] == lines["encoding"]["color"]["scale"]
+    assert len(set(PALETTE)) == len(PALETTE) == MOST_LABELS

@@ -220,7 +220,7 @@ def _reasons(
             "every recipe was trained with one seed only, so this is about these models, not recipes"
         )
     if chosen.bound > margin:
-        reasons.append(f"no recipe with its guards kept is shown within {margin:g} points of the best")
+        reasons.append(f"no recipe with its guards kept is shown within the margin of {margin:g}")
     reasons += _few_seeds(estimate) if chosen.provisional else ()
     checked = {g.guard for g in guards if g.candidate == chosen.candidate}
     reasons += [f"the guard {name} has no scores" for name in guard_names if name not in checked]

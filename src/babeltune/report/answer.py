@@ -211,13 +211,13 @@ def _capital(text: str) -> str:
 
 
 def _guard_sentence(guard: GuardCheck, analysis: Analysis) -> str:
-    margin = f"{analysis.decide['guard_margin']:g}"
+    margin = f"{analysis.decide['guard_margin']:g} {analysis.unit}"
     figure = f"{words.signed(guard.difference)} ({words.signed(guard.low)} to {words.signed(guard.high)})"
     if guard.kept:
-        return f"{guard.guard} is kept: {figure}, no worse than {margin} points down."
+        return f"{guard.guard} is kept: {figure}, no worse than {margin} down."
     if guard.broken:
-        return f"{guard.guard} is shown worse by more than {margin} points: {figure}."
-    return f"{guard.guard} is not shown to be kept: {figure}, which may be more than {margin} points down."
+        return f"{guard.guard} is shown worse by more than {margin}: {figure}."
+    return f"{guard.guard} is not shown to be kept: {figure}, which may be more than {margin} down."
 
 
 def _runner_up(analysis: Analysis, label: str) -> str:

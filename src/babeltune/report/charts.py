@@ -16,8 +16,12 @@ POINTS_PER_CURVE = 150
 MOST_LABELS = 14
 """With more recipes than this, names are shown on hover only."""
 
-# Distinct from each other and from both backgrounds: Okabe and Ito's palette, less black and yellow.
-PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+# Distinct from each other and from both backgrounds: Okabe and Ito's palette, less black and yellow, and more.
+PALETTE = [
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    *("#8C6BB1", "#A6761D", "#7A9A01", "#E7298A", "#8A8A8A", "#17BECF", "#B8B000", "#B15928"),
+]
+RECIPE_SCALE = alt.Scale(range=PALETTE)
 STATUS_COLOURS = ["#1f9068", "#3b7fc4", "#9a8f85"]
 STATUS_SHAPES = ["diamond", "circle", "cross"]
 
@@ -196,7 +200,11 @@ def search_chart(searches: pl.DataFrame) -> dict[str, Any] | None:
         color=_recipe_colour(done["recipe"].n_unique()),
     )
     marks = base.mark_point(size=70, strokeWidth=1.8).encode(
-        fill=alt.condition("datum.chosen", alt.Color("recipe:N", legend=None), alt.value("transparent")),
+        fill=alt.condition(
+            "datum.chosen",
+            alt.Color("recipe:N", scale=RECIPE_SCALE, legend=None),
+            alt.value("transparent"),
+        ),
         tooltip=[
             "recipe:N",
             alt.Tooltip("learning_rate:Q", format=".3g"),
@@ -210,7 +218,7 @@ def search_chart(searches: pl.DataFrame) -> dict[str, Any] | None:
 def _recipe_colour(n_recipes: int) -> alt.Color:
     """A colour for each recipe, with a legend while colours can be told apart."""
     legend = alt.Legend(title=None, orient="top", columns=4) if n_recipes <= MOST_LABELS else None
-    return alt.Color("recipe:N", scale=alt.Scale(range=PALETTE), legend=legend)
+    return alt.Color("recipe:N", scale=RECIPE_SCALE, legend=legend)
 
 
 def inline(rows: list[dict[str, Any]]) -> alt.Data:
