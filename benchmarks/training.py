@@ -76,7 +76,7 @@ def peers(device: str) -> list[Peer]:
         whole = [
             Peer(size, by_length=by_length)
             for size in (1, 2, 4, 8)
-            for by_length in (False, True)[size == 1 :]
+            for by_length in ((False, True) if size > 1 else (False,))
         ]
         return [*whole, Peer(1, row_tokens=512), Peer(1, row_tokens=1024)]
     ligers = (False, True) if importlib.util.find_spec("liger_kernel") else (False,)
