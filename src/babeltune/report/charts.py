@@ -16,7 +16,7 @@ POINTS_PER_CURVE = 150
 MOST_LABELS = 14
 """With more recipes than this, names are shown on hover only."""
 
-# Distinct from each other and from both backgrounds: Okabe and Ito's palette, less black and yellow, and more.
+# Distinct from each other and from both backgrounds: Okabe and Ito's, less black and yellow, and some more.
 PALETTE = [
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
     *("#8C6BB1", "#A6761D", "#7A9A01", "#E7298A", "#8A8A8A", "#17BECF", "#B8B000", "#B15928"),
