@@ -88,6 +88,11 @@ def test_a_job_without_its_artifact_is_not_done(folder: StudyFolder) -> None:
     assert not folder.is_done(job.id)
 
 
+def test_a_ledger_that_is_just_being_made_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").touch()
+    assert read_rows(tmp_path / "ledger.sqlite") == []
+
+
 def test_reading_where_there_is_none(folder: StudyFolder) -> None:
     assert read_rows(folder.ledger) == []
     folder.ledger.write_text("not a ledger at all")

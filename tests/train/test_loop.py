@@ -188,6 +188,17 @@ def test_a_training_lost_at_its_first_update_has_no_start_to_be_compared_with() 
     assert divergence(after(4.7, 13.0, 9.0, 7.0, 6.0), vocabulary=97, scaled=False) is None
 
 
+def test_a_model_that_nothing_reaches_any_more_is_a_divergence() -> None:
+    """Weights of a million overflow its norms: all activations are zero, and the loss is that of guessing."""
+    dead = [
+        HistoryRow(1, 0.0, 4.7, 1.0, 1.0, 1, 1, 1.0),
+        HistoryRow(2, 0.0, math.log(97), 1.0, 0.0, 1, 1, 1.0),
+    ]
+    assert "gradient is zero" in str(divergence(dead, vocabulary=97, scaled=False))
+    learned = [HistoryRow(1, 0.0, 0.0, 1.0, 0.0, 1, 1, 1.0)]
+    assert divergence(learned, vocabulary=97, scaled=False) is None
+
+
 def test_a_loss_that_is_not_a_number_is_a_divergence(tmp_path: Path) -> None:
     stage = settings()
     model = fresh(stage)

@@ -240,7 +240,9 @@ def read_rows(path: Path) -> list[JobRow]:
         return []
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
-            return _rows(database)
+            # A run that has just begun has made the file and not its table yet.
+            made = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone()
+            return _rows(database) if made else []
     except sqlite3.DatabaseError as error:
         raise UserError(
             f"the ledger {path} can't be read: {error}", remedy="the next `babeltune run` rebuilds it"

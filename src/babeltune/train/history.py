@@ -64,6 +64,9 @@ def divergence(history: Sequence[HistoryRow], *, vocabulary: int, scaled: bool) 
         return f"the loss is {newest.loss} at update {newest.step}"
     if not math.isfinite(newest.gradient_norm) and not scaled:
         return f"the gradient is {newest.gradient_norm} at update {newest.step}"
+    if newest.gradient_norm == 0 and newest.loss > 0:
+        # Weights so large that norms overflow make everything after them zero: the loss stays finite.
+        return f"the gradient is zero at update {newest.step}, at a loss of {newest.loss:.2f}"
     if _mean(losses[-DIVERGED_WINDOW:]) > DIVERGED_TIMES * start + DIVERGED_MARGIN:
         return f"the loss rose from {start:.2f} to {newest.loss:.2f} by update {newest.step}"
     return None
