@@ -73,20 +73,15 @@ class Peer:
 def peers(device: str) -> list[Peer]:
     """The settings that TRL is tried in."""
     if device == "cpu":
-        whole = [
-            Peer(size, by_length=by_length)
-            for size in (1, 2, 4, 8)
-            for by_length in ((False, True) if size > 1 else (False,))
-        ]
-        return [*whole, Peer(1, row_tokens=512), Peer(1, row_tokens=1024)]
+        whole = [Peer(size, by_length=by_length) for size in (2, 4, 8) for by_length in (False, True)]
+        return [Peer(1), *whole, Peer(1, row_tokens=512), Peer(1, row_tokens=1024)]
     ligers = (False, True) if importlib.util.find_spec("liger_kernel") else (False,)
-    packed = ["flash_attention_2"] if importlib.util.find_spec("flash_attn") else ["flex_attention"]
+    attention = "flash_attention_2" if importlib.util.find_spec("flash_attn") else "flex_attention"
     return [
         *(Peer(size, by_length=True, liger=liger) for size in (8, 16, 32) for liger in ligers),
         *(
             Peer(1, row_tokens=row, attention=attention, liger=liger)
             for row in (4096, 8192, 16384)
-            for attention in packed
             for liger in ligers
         ),
     ]

@@ -14,6 +14,7 @@ from babeltune.analysis.analyse import analyse
 from babeltune.analysis.result import Analysis
 from babeltune.analysis.scores import TaskInfo
 from babeltune.analysis.tables import Tables
+from babeltune.analysis.variance import Estimate, SeedVariance
 from babeltune.execute.columns import COST_COLUMNS, SCORE_COLUMNS
 from babeltune.study.schema import Budget, Decide
 
@@ -178,3 +179,19 @@ def _frame(
         for n, language in enumerate(languages)
     ]
     return pl.concat(frames)
+
+
+def eight_recipes(random: np.random.Generator, truth: float = 0.0) -> Estimate:
+    """Eight recipes that are `truth` points better than an untouched model, with normal errors."""
+    means = random.normal(size=9) * np.where(np.arange(9) == 0, 0.3, np.sqrt(0.09 + 0.25 / 2))
+    means[1:] += truth
+    raw = 0.25 * random.chisquare(8) / 8
+    return Estimate(
+        means,
+        np.array([1] + [2] * 8),
+        np.eye(9) * 0.09,
+        0.0,
+        1000,
+        np.array([-1] + [0] * 8),
+        (SeedVariance("adapter", raw, 0.0, 8, 8),),
+    )

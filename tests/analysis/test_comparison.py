@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from synthetic_study import eight_recipes
 
 from babeltune.analysis.comparison import adjusted_p, compare, verdict
-from babeltune.analysis.variance import Estimate, SeedVariance
 
 
 def test_verdicts() -> None:
@@ -29,18 +29,7 @@ def test_intervals_against_untouched_hold_at_once() -> None:
     together = alone = 0
     labels = [str(k) for k in range(9)]
     for _ in range(150):
-        spread = random.normal(size=9) * np.where(np.arange(9) == 0, 0.3, np.sqrt(0.09 + 0.25 / 2))
-        raw = 0.25 * random.chisquare(8) / 8
-        estimate = Estimate(
-            spread,
-            np.array([1] + [2] * 8),
-            np.eye(9) * 0.09,
-            0.0,
-            1000,
-            np.array([-1] + [0] * 8),
-            (SeedVariance("adapter", raw, 0.0, 8, 8),),
-        )
-        pairs = (estimate, labels, list(range(1, 9)), [0] * 8, "overall")
+        pairs = (eight_recipes(random), labels, list(range(1, 9)), [0] * 8, "overall")
         for simultaneous in (True, False):
             found = compare(*pairs, margin=2, confidence=0.95, simultaneous=simultaneous)
             hold = all(c.low <= 0 <= c.high for c in found)

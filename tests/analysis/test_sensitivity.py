@@ -6,30 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from synthetic_study import analysis_of, synthetic_tables
+from synthetic_study import analysis_of, eight_recipes, synthetic_tables
 
 from babeltune.analysis.comparison import Comparison, compare
 from babeltune.analysis.recommend import GuardCheck, guard_checks
 from babeltune.analysis.sensitivity import lacked_power, sensitivities
-from babeltune.analysis.variance import Estimate, SeedVariance
+from babeltune.analysis.variance import Estimate
 
 LABELS = ["untouched", *(f"r{k}" for k in range(1, 9))]
-
-
-def estimated(random: np.random.Generator, truth: float) -> Estimate:
-    """Eight recipes that are `truth` points better than an untouched model, with normal errors."""
-    means = random.normal(size=9) * np.where(np.arange(9) == 0, 0.3, np.sqrt(0.09 + 0.25 / 2))
-    means[1:] += truth
-    raw = 0.25 * random.chisquare(8) / 8
-    return Estimate(
-        means,
-        np.array([1] + [2] * 8),
-        np.eye(9) * 0.09,
-        0.0,
-        1000,
-        np.array([-1] + [0] * 8),
-        (SeedVariance("adapter", raw, 0.0, 8, 8),),
-    )
 
 
 def changes(estimate: Estimate, *, simultaneous: bool) -> list[Comparison]:
@@ -50,12 +34,12 @@ def changes(estimate: Estimate, *, simultaneous: bool) -> list[Comparison]:
 def test_the_detectable_difference_is_shown_in_four_of_five_studies(simultaneous: bool) -> None:
     random = np.random.default_rng(4)
     size = np.mean(
-        [changes(estimated(random, 0.0), simultaneous=simultaneous)[0].detectable for _ in range(60)]
+        [changes(eight_recipes(random, 0.0), simultaneous=simultaneous)[0].detectable for _ in range(60)]
     )
     shown = [
         change.low > 0
         for _ in range(250)
-        for change in changes(estimated(random, float(size)), simultaneous=simultaneous)
+        for change in changes(eight_recipes(random, float(size)), simultaneous=simultaneous)
     ]
     assert np.mean(shown) == pytest.approx(0.8, abs=0.05)
 
@@ -65,7 +49,7 @@ def test_a_harmless_recipe_keeps_a_guard_at_the_provable_margin_in_four_of_five_
     base = dict.fromkeys(range(1, 9), 0)
 
     def checks(guard_margin: float) -> list[GuardCheck]:
-        known = {"English": estimated(random, 0.0)}
+        known = {"English": eight_recipes(random, 0.0)}
         return guard_checks(known, LABELS, range(1, 9), base, guard_margin=guard_margin, confidence=0.95)
 
     margin = float(np.mean([checks(1.0)[0].detectable for _ in range(60)]))
@@ -74,7 +58,7 @@ def test_a_harmless_recipe_keeps_a_guard_at_the_provable_margin_in_four_of_five_
 
 
 def test_power_is_lacked_where_even_the_margin_is_not_seen() -> None:
-    [first, *_] = changes(estimated(np.random.default_rng(0), 0.0), simultaneous=False)
+    [first, *_] = changes(eight_recipes(np.random.default_rng(0), 0.0), simultaneous=False)
     undecided = dataclasses.replace(first, verdict="not decidable here", detectable=3.0)
     assert lacked_power(undecided, 2.0)
     assert not lacked_power(undecided, 3.5)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, Cache
+from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from babeltune.evaluate import trie
 from babeltune.evaluate.passes import Prefix, as_model_takes, run_prefix, run_rows, windowed
-from babeltune.evaluate.plain_attention import HARMLESS, attention_switch, row_attention
+from babeltune.evaluate.plain_attention import HARMLESS, PLAIN_ATTENTION, plain_attention, row_attention
+from babeltune.models.attention import attention_switch, refuse_unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,8 +51,8 @@ def generate_tokens(
     between passes of the model with the number of finished sequences. `slots`: sequences that are decoded
     at a time; by default what memory allows.
     """
-    AttentionInterface.register(STEP_ATTENTION, step_attention)
-    with torch.inference_mode(), attention_switch(model) as use:
+    functions = {PLAIN_ATTENTION: plain_attention, STEP_ATTENTION: step_attention}
+    with torch.inference_mode(), attention_switch(model, functions) as use:
         run = _Run(model, contexts, max_new_tokens, is_end, slots)
         while run.unfinished:
             on_step(len(contexts) - run.unfinished)
@@ -251,9 +252,9 @@ def step_attention(
     Raises:
         NotImplementedError: the model asks for something that this function does not do.
     """
-    unknown = [name for name, given in rest.items() if given is not None and name not in HARMLESS]
-    if unknown or attention_mask is None or query.shape[2] != 1 or shared_prefix is None:
-        raise NotImplementedError(f"step attention does not know {', '.join(unknown) or 'this call'}")
+    refuse_unknown("step attention", rest, HARMLESS)
+    if attention_mask is None or query.shape[2] != 1 or shared_prefix is None:
+        raise NotImplementedError("step attention takes one token of each sequence, a mask and a prefix")
     B, heads, _, D = query.shape
     H = key.shape[1]
     query_B_H_G_D = query.reshape(B, H, heads // H, D)

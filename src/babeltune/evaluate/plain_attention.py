@@ -1,4 +1,4 @@
-"""Masked attention as plain matrix products, for rows on a CPU; and the switch between kinds of attention.
+"""Masked attention as plain matrix products, for rows on a CPU.
 
 torch's fused attention takes two to three times as long there in 16 bits where rows and what they see hold
 some hundred tokens (benchmarks/LOG.md). Queries go in parts, so that scores stay in the CPU's cache and no
@@ -7,13 +7,12 @@ row is too long for its memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface
+
+from babeltune.models.attention import refuse_unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,9 +42,9 @@ def plain_attention(
     Raises:
         NotImplementedError: the model asks for something that this function does not do.
     """
-    unknown = [name for name, given in rest.items() if given is not None and name not in HARMLESS]
-    if unknown or attention_mask is None:
-        raise NotImplementedError(f"plain attention does not know {', '.join(unknown) or 'this call'}")
+    refuse_unknown("plain attention", rest, HARMLESS)
+    if attention_mask is None:
+        raise NotImplementedError("plain attention takes a mask")
     B, heads, L, D = query.shape
     H, K = key.shape[1:3]
     scale = D**-0.5 if scaling is None else scaling
@@ -70,23 +69,3 @@ def row_attention(model: PreTrainedModel) -> str | None:
     On a GPU the fused kernels are the faster.
     """
     return PLAIN_ATTENTION if model.device.type == "cpu" else None
-
-
-@contextmanager
-def attention_switch(model: PreTrainedModel) -> Iterator[Callable[[str | None], None]]:
-    """Gives `use(name)`, which switches the model to that attention; None is its own, as at the end."""
-    own = model.config._attn_implementation or "eager"
-    AttentionInterface.register(PLAIN_ATTENTION, plain_attention)
-    current = own
-
-    def use(name: str | None) -> None:
-        nonlocal current
-        wanted = name or own
-        if wanted != current:
-            model.set_attn_implementation(wanted)
-            current = wanted
-
-    try:
-        yield use
-    finally:
-        use(None)

@@ -26,7 +26,8 @@ from babeltune.errors import Interrupted
 from babeltune.evaluate import trie
 from babeltune.evaluate.generation import generate
 from babeltune.evaluate.passes import run_prefix, run_rows, takes_trees
-from babeltune.evaluate.plain_attention import attention_switch, row_attention
+from babeltune.evaluate.plain_attention import PLAIN_ATTENTION, plain_attention, row_attention
+from babeltune.models.attention import attention_switch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -251,7 +252,8 @@ class Scorer(TemplateLM):
         values = [np.zeros(length, dtype=np.float64) for length in readied.lengths]
         greedy = [True] * total
         done = 0
-        with torch.inference_mode(), attention_switch(self.model) as use:
+        functions = {PLAIN_ATTENTION: plain_attention}
+        with torch.inference_mode(), attention_switch(self.model, functions) as use:
             prefix = run_prefix(self.model, planned.prefix) if self.shares else None
             use(row_attention(self.model) if self.shares else None)
             for rows in trie.batches(planned.rows, TOKENS_PER_BATCH[kind], max_targets):

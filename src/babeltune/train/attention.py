@@ -22,9 +22,10 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
-from babeltune.train.short_attention import LONGEST, Span, short_attention
+from babeltune.models.attention import attention_switch, refuse_unknown
+from babeltune.train.short_attention import LONGEST, Span, seen_in, short_attention
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +56,9 @@ def packing_for(model: PreTrainedModel, *, packing: bool) -> Packing:
 @contextmanager
 def attention_of(model: PreTrainedModel, packing: Packing) -> Iterator[None]:
     """Switch the model's attention to what `packing` needs, and back at the end."""
-    before = model.config._attn_implementation or "eager"
-    wanted = {"blocks": BLOCK_ATTENTION, "native": before, "single": before}[packing]
-    if wanted == BLOCK_ATTENTION:
-        AttentionInterface.register(BLOCK_ATTENTION, block_attention)
-    if wanted != before:
-        model.set_attn_implementation(wanted)
-    try:
+    with attention_switch(model, {BLOCK_ATTENTION: block_attention}) as use:
+        use(BLOCK_ATTENTION if packing == "blocks" else None)
         yield
-    finally:
-        if wanted != before:
-            model.set_attn_implementation(before)
 
 
 def block_attention(
@@ -88,9 +81,7 @@ def block_attention(
     Raises:
         NotImplementedError: the model asks for something that this function does not do.
     """
-    unknown = [name for name, value_ in rest.items() if value_ is not None and name not in HARMLESS]
-    if unknown:
-        raise NotImplementedError(f"block attention does not know {', '.join(unknown)}")
+    refuse_unknown("block attention", rest, HARMLESS)
     if attention_mask is not None or cu_seq_lens_q is None or query.shape[0] != 1:
         raise NotImplementedError("block attention takes one packed row with boundaries and no mask")
     if rest.get("is_causal") is False or not getattr(module, "is_causal", True):
@@ -99,11 +90,8 @@ def block_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     on_cpu = query.device.type == "cpu"
     short = [span for span in spans if on_cpu and span.length <= LONGEST and not dropout]
-    attended = dict(
-        zip(short, short_attention(query, key, value, short, scale, sliding_window), strict=True)
-        if short
-        else ()
-    )
+    blocks = short_attention(query, key, value, short, scale, sliding_window)
+    attended = dict(zip(short, blocks, strict=True))
     for span in spans:
         if span not in attended:
             place = slice(span.begin, span.end)
@@ -139,6 +127,4 @@ def _window_mask(length: int, window: int | None, device: torch.device) -> torch
     """Which keys a query sees under a window (T, T), True = visible; None where causal says it all."""
     if window is None or length <= window:
         return None
-    position_T = torch.arange(length, device=device)
-    behind_T_T = position_T[:, None] - position_T[None, :]
-    return (behind_T_T >= 0) & (behind_T_T < window)
+    return seen_in(length, window, device)

@@ -48,6 +48,8 @@ def short_attention(
     those before it in its span, under a `window` only the nearest. Returns (1, length, heads, head_dim) of
     each span. Gradients flow once (there is no second derivative).
     """
+    if not spans:
+        return []
     # Under autocast models may hand over queries in float32 beside values that are not: as in any product.
     autocast = torch.is_autocast_enabled("cpu")
     width = torch.get_autocast_dtype("cpu") if autocast else value.dtype
@@ -70,17 +72,18 @@ class _ShortAttention(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         heads, key_heads = query_1_H_T_D.shape[1], key_1_G_T_D.shape[1]
         shared_by = heads // key_heads
-        attended: list[torch.Tensor] = [query_1_H_T_D] * len(spans)
+        attended: dict[int, torch.Tensor] = {}
         saved: list[torch.Tensor] = []
         groups = _like_lengths(spans)
         for length, members in groups.items():
             group = [spans[member] for member in members]
             # Query heads that share a key head lie one under another, in one matrix. B: group × key heads.
-            query_B_SL_D = _padded(query_1_H_T_D, group, length).view(
-                len(group) * key_heads, shared_by * length, -1
+            query_B_SL_D, key_B_L_D, value_B_L_D = (
+                _padded([x[0, :, span.begin : span.end] for span in group], length).view(
+                    len(group) * key_heads, -1, x.shape[-1]
+                )
+                for x in (query_1_H_T_D, key_1_G_T_D, value_1_G_T_D)
             )
-            key_B_L_D = _padded(key_1_G_T_D, group, length).view(len(group) * key_heads, length, -1)
-            value_B_L_D = _padded(value_1_G_T_D, group, length).view(len(group) * key_heads, length, -1)
             mask = _mask(length, shared_by, window, query_1_H_T_D.dtype)
             score_B_SL_L = torch.baddbmm(mask, query_B_SL_D, key_B_L_D.mT, alpha=scaling)
             share_B_SL_L = score_B_SL_L.softmax(dim=-1)
@@ -93,7 +96,7 @@ class _ShortAttention(torch.autograd.Function):
         ctx.save_for_backward(*saved)
         ctx.groups, ctx.spans, ctx.scaling = groups, spans, scaling
         ctx.heads, ctx.key_heads, ctx.tokens = heads, key_heads, query_1_H_T_D.shape[2]
-        return tuple(attended)
+        return tuple(attended[member] for member in range(len(spans)))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -109,11 +112,8 @@ class _ShortAttention(torch.autograd.Function):
         for number, (length, members) in enumerate(ctx.groups.items()):
             query_B_SL_D, key_B_L_D, value_B_L_D, share_B_SL_L = saved[4 * number : 4 * number + 4]
             group = [ctx.spans[member] for member in members]
-            grad_N_H_L_D = like.new_zeros(len(group), ctx.heads, length, like.shape[-1])
-            for place, member in enumerate(members):
-                grad_1_L_H_D = grad_outputs[member]
-                grad_N_H_L_D[place, :, : grad_1_L_H_D.shape[1]] = grad_1_L_H_D[0].transpose(0, 1)
-            grad_B_SL_D = grad_N_H_L_D.view(query_B_SL_D.shape)
+            grads = [grad_outputs[member][0].transpose(0, 1) for member in members]
+            grad_B_SL_D = _padded(grads, length).view(query_B_SL_D.shape)
             grad_share_B_SL_L = torch.bmm(grad_B_SL_D, value_B_L_D.mT)
             grad_score_B_SL_L = torch.ops.aten._softmax_backward_data(
                 grad_share_B_SL_L, share_B_SL_L, -1, share_B_SL_L.dtype
@@ -137,20 +137,24 @@ def _like_lengths(spans: Sequence[Span]) -> dict[int, list[int]]:
     return dict(groups)
 
 
-def _padded(x_1_H_T_D: torch.Tensor, spans: Sequence[Span], length: int) -> torch.Tensor:
-    """The spans one over another, each followed by zeros up to `length`: (spans, heads, length, head_dim)."""
-    heads, _, width = x_1_H_T_D.shape[1:]
-    padded = x_1_H_T_D.new_zeros(len(spans), heads, length, width)
-    for place, span in enumerate(spans):
-        padded[place, :, : span.length] = x_1_H_T_D[0, :, span.begin : span.end]
+def _padded(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    """Parts (heads, their length, width) one over another, each followed by zeros up to `length`."""
+    heads, _, width = parts[0].shape
+    padded = parts[0].new_zeros(len(parts), heads, length, width)
+    for place, part in enumerate(parts):
+        padded[place, :, : part.shape[1]] = part
     return padded
 
 
 @lru_cache(maxsize=64)
 def _mask(length: int, shared_by: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
     """What is added to scores: 0 where a token is seen, -inf elsewhere; (shared_by · length, length)."""
-    position_L = torch.arange(length)
-    behind_L_L = position_L[:, None] - position_L[None, :]
-    seen_L_L = behind_L_L >= 0 if window is None else (behind_L_L >= 0) & (behind_L_L < window)
-    mask_L_L = torch.zeros(length, length, dtype=dtype).masked_fill_(~seen_L_L, -torch.inf)
+    mask_L_L = torch.zeros(length, length, dtype=dtype).masked_fill_(~seen_in(length, window), -torch.inf)
     return mask_L_L.repeat(shared_by, 1)
+
+
+def seen_in(length: int, window: int | None, device: torch.device | None = None) -> torch.Tensor:
+    """Which tokens (second axis) each token sees: itself and those before it, the nearest `window`."""
+    position_L = torch.arange(length, device=device)
+    behind_L_L = position_L[:, None] - position_L[None, :]
+    return behind_L_L >= 0 if window is None else (behind_L_L >= 0) & (behind_L_L < window)
