@@ -19,6 +19,7 @@ from babeltune.train.attention import attention_of, packing_for
 from babeltune.train.batches import Examples, build_row
 from babeltune.train.compiling import check_compiler, compiled_layers
 from babeltune.train.loop import TrainResult
+from babeltune.train.lora_linear import adapters_in_base_width
 from babeltune.train.loss import forward_for, row_nll
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++)")
@@ -32,7 +33,7 @@ def losses_and_gradients(
     packing = packing_for(base, packing=True)
     examples = Examples.from_frame(prepared().train)
     losses = []
-    with attention_of(base, packing), compiled_layers(base, stage):
+    with attention_of(base, packing), adapters_in_base_width(model), compiled_layers(base, stage):
         forward = forward_for(model, packing)
         model.train()
         for rows in ROWS:

@@ -12,6 +12,7 @@ from tiny_training import build, located, settings
 from transformers import LlamaConfig
 
 from babeltune.errors import ModelError
+from babeltune.models import memory
 from babeltune.models.adapters import attach_new
 from babeltune.models.memory import training_memory
 from babeltune.train import row_budget
@@ -50,8 +51,11 @@ def test_less_memory_gives_shorter_rows_and_processes_share_it(monkeypatch: pyte
 
 
 def test_moments_in_8_bits_leave_room_for_longer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    wide, narrow = budget(monkeypatch, 2e6), budget(monkeypatch, 2e6, "adamw_8bit")
-    assert wide < narrow < budget(monkeypatch, 2e6, "paged_adamw_8bit")
+    wide = budget(monkeypatch, 2e6)
+    # This model's tensors are so small that no optimizer packs their moments.
+    assert budget(monkeypatch, 2e6, "adamw_8bit") == wide
+    monkeypatch.setattr(memory, "FEWEST_8BIT_NUMBERS", 1)
+    assert wide < budget(monkeypatch, 2e6, "adamw_8bit") < budget(monkeypatch, 2e6, "paged_adamw_8bit")
 
 
 def test_halving_ends_at_the_longest_example() -> None:

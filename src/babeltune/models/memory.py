@@ -62,7 +62,7 @@ def stage_size(config: PreTrainedConfig, settings: StageSettings) -> StageSize:
         if isinstance(module, nn.Linear) and module is not head
     )
     if settings.method == "full":
-        return StageSize(parameters, packable, parameters, 0, _unpackable_moments(model))
+        return StageSize(parameters, packable, parameters, 0, unpackable_moments(model))
     check_targets(model, settings, tied=bool(config.get_text_config().tie_word_embeddings))
     # Values do not matter here, and some initialisations would need them.
     plain = replace(settings, peft={**settings.peft, "init_lora_weights": False})
@@ -70,15 +70,32 @@ def stage_size(config: PreTrainedConfig, settings: StageSettings) -> StageSize:
     adapted = put_on(model, lora_config(plain))
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     inputs = sum(module.in_features or 0 for module in adapted.modules() if isinstance(module, LoraLayer))
-    return StageSize(parameters, packable, trainable, inputs, _unpackable_moments(adapted))
+    return StageSize(parameters, packable, trainable, inputs, unpackable_moments(adapted))
 
 
-def moment_bytes(size: StageSize, settings: StageSettings) -> float:
-    """What AdamW keeps beside weights and gradients."""
-    if settings.optim == "adamw_torch_fused":
-        return size.trainable * MOMENTS_BYTES
-    packed = size.trainable - size.unpackable_moments
-    return size.unpackable_moments * MOMENTS_BYTES + packed * MOMENTS_8BIT_BYTES
+def unpackable_moments(model: nn.Module) -> int:
+    """How many of the model's trained numbers no optimizer keeps 8-bit moments of."""
+    from torch import nn
+
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return sum(
+        parameter.numel()
+        for parameter in model.parameters()
+        if parameter.requires_grad
+        and (parameter.numel() < FEWEST_8BIT_NUMBERS or id(parameter) in embeddings)
+    )
+
+
+def moment_bytes(trainable: int, unpackable: int, optim: str) -> float:
+    """What AdamW keeps beside weights and gradients; of `unpackable` numbers in 32 bits, whatever `optim`."""
+    if optim == "adamw_torch_fused":
+        return trainable * MOMENTS_BYTES
+    return unpackable * MOMENTS_BYTES + (trainable - unpackable) * MOMENTS_8BIT_BYTES
+
+
+def held_moment_bytes(trainable: int, unpackable: int, optim: str) -> float:
+    """Of these, what stays on a device that has no room for more: paged moments leave it."""
+    return 0.0 if optim == "paged_adamw_8bit" else moment_bytes(trainable, unpackable, optim)
 
 
 @dataclass(frozen=True)
@@ -110,8 +127,7 @@ def training_memory(
     """
     size = stage_size(config, settings)
     width = 4 if settings.dtype == "float32" else 2
-    # Paged moments leave the device when it has no room for them.
-    moments = 0.0 if settings.optim == "paged_adamw_8bit" else moment_bytes(size, settings)
+    moments = held_moment_bytes(size.trainable, size.unpackable_moments, settings.optim)
     if settings.method == "full":
         weights = size.parameters * (TRAINED_BYTES + (0 if width == 4 else width)) + moments
         if shards > 1:
@@ -157,7 +173,8 @@ def estimate_disk_bytes(config: PreTrainedConfig, settings: StageSettings, *, me
     whole = settings.method == "full" or merged
     left = size.parameters * width if whole else size.trainable * 4
     # A checkpoint holds weights and two moments.
-    return int(left + CHECKPOINTS_AT_ONCE * (4 * size.trainable + moment_bytes(size, settings)))
+    moments = moment_bytes(size.trainable, size.unpackable_moments, settings.optim)
+    return int(left + CHECKPOINTS_AT_ONCE * (4 * size.trainable + moments))
 
 
 def _logits_bytes(config: PreTrainedConfig) -> int:
@@ -170,18 +187,6 @@ def _gathered_at_once(config: PreTrainedConfig, size: StageSize) -> float:
     text = config.get_text_config()
     outside = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2)
     return outside + 2 * (size.parameters - outside) / text.num_hidden_layers
-
-
-def _unpackable_moments(model: nn.Module) -> int:
-    from torch import nn
-
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return sum(
-        parameter.numel()
-        for parameter in model.parameters()
-        if parameter.requires_grad
-        and (parameter.numel() < FEWEST_8BIT_NUMBERS or id(parameter) in embeddings)
-    )
 
 
 def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:

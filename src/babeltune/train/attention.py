@@ -3,8 +3,9 @@
 A packed row is several examples one after another, positions restarted at each, with no padding. How its
 attention is kept apart depends on the model:
 
-- `blocks`: our own function, registered with transformers' `AttentionInterface`: one causal attention per
-  example. The fastest where examples are short. It knows windows and grouped heads, and refuses what it
+- `blocks`: our own function, registered with transformers' `AttentionInterface`: causal attention within
+  each example. On a GPU one kernel for all of them where it is found right; on a CPU plain products over
+  short examples; else one example after another. It knows windows and grouped heads, and refuses what it
   does not know.
 - `native`: transformers' own packing (restarted `position_ids` and no mask). The reference, and what is
   taken for models whose attention has what `blocks` refuses.
@@ -26,6 +27,7 @@ from transformers import PreTrainedModel
 
 from babeltune.models.attention import attention_switch, refuse_unknown
 from babeltune.train.short_attention import LONGEST, Span, seen_in, short_attention
+from babeltune.train.varlen_attention import varlen_attention, varlen_serves
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,9 @@ BLOCK_ATTENTION = "babeltune_blocks"
 BLOCKS_CHECKED = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
 NATIVE_CHECKED = BLOCKS_CHECKED | {"gemma2"}
 # What models pass along that changes nothing here; anything else might, and is refused.
-HARMLESS = frozenset({"position_ids", "use_cache", "output_attentions", "is_causal", "cu_seq_lens_k"})
+HARMLESS = frozenset(
+    {"position_ids", "use_cache", "output_attentions", "is_causal", "cu_seq_lens_k", "max_length_k"}
+)
 
 
 def packing_for(model: PreTrainedModel, *, packing: bool) -> Packing:
@@ -71,12 +75,14 @@ def block_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int | None = None,
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each example of one packed row.
 
     `query` is (1, heads, T, head_dim), `key` and `value` may have fewer heads; `cu_seq_lens_q` holds the
-    examples' boundaries (0 … T) and comes through the model call. Returns (1, T, heads, head_dim).
+    examples' boundaries (0 … T), `max_length_q` is the longest one's length (T if not given); both come
+    through the model call. Returns (1, T, heads, head_dim).
 
     Raises:
         NotImplementedError: the model asks for something that this function does not do.
@@ -86,8 +92,11 @@ def block_attention(
         raise NotImplementedError("block attention takes one packed row with boundaries and no mask")
     if rest.get("is_causal") is False or not getattr(module, "is_causal", True):
         raise NotImplementedError("block attention is causal")
-    spans = [Span(begin, end) for begin, end in itertools.pairwise(cu_seq_lens_q.tolist())]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if not dropout and varlen_serves(query, key, sliding_window):
+        longest = query.shape[2] if max_length_q is None else max_length_q
+        return varlen_attention(query, key, value, cu_seq_lens_q, longest, scale, sliding_window), None
+    spans = [Span(begin, end) for begin, end in itertools.pairwise(cu_seq_lens_q.tolist())]
     on_cpu = query.device.type == "cpu"
     short = [span for span in spans if on_cpu and span.length <= LONGEST and not dropout]
     blocks = short_attention(query, key, value, short, scale, sliding_window)

@@ -73,12 +73,13 @@ class Row:
     """One packed row of T tokens, on the device.
 
     `source_N`: the positions whose next token is trained, `target_N`: those tokens. `boundaries` are the
-    examples' limits in it (0 … T).
+    examples' limits in it (0 … T), `longest` is the longest example's tokens.
     """
 
     ids_1_T: torch.Tensor
     positions_1_T: torch.Tensor
     boundaries: torch.Tensor
+    longest: int
     source_N: torch.Tensor
     target_N: torch.Tensor
 
@@ -168,6 +169,7 @@ def build_row(examples: Examples, members: Sequence[int], device: str) -> Row:
         ids_1_T=tensor(ids)[None],
         positions_1_T=tensor(positions)[None],
         boundaries=tensor(np.concatenate([[0], np.cumsum(lengths)]), torch.int32),
+        longest=max(lengths),
         source_N=tensor(at - 1),
         target_N=tensor(ids[at]),
     )

@@ -40,6 +40,7 @@ from babeltune.train.loss import Forward, forward_for, row_nll
 from babeltune.train.meters import Meter, Meters, flops_formula, matmul_peak, metering
 from babeltune.train.optimizer import make_optimizer, make_schedule
 from babeltune.train.passes import Passes
+from babeltune.train.rms_norm import norms_in_few_passes
 from babeltune.train.row_budget import row_budget
 from babeltune.train.sharding import (
     copy_whole,
@@ -122,8 +123,9 @@ def train(
     with (
         metering(device) as meter,
         attention_of(causal, packing),
-        # Compiled, PEFT's layers are fused by themselves; ours would be compiled one by one.
-        nullcontext() if settings.torch_compile else adapters_in_base_width(model),
+        adapters_in_base_width(model),
+        # Compiled, transformers' own are one pass.
+        nullcontext() if settings.torch_compile else norms_in_few_passes(model),
         _checkpointed(causal, settings),
         compiled_layers(causal, settings),
     ):

@@ -70,6 +70,7 @@ def _arguments(row: Row, packing: Packing) -> dict[str, Any]:
     }
     if packing == "blocks":
         arguments["cu_seq_lens_q"] = arguments["cu_seq_lens_k"] = row.boundaries
+        arguments["max_length_q"] = arguments["max_length_k"] = row.longest
     return arguments
 
 
@@ -125,8 +126,7 @@ def _nll_leaving_gradient(logits_C_V: torch.Tensor, target_C: torch.Tensor, *, w
     for logits_R_V, target_R in zip(logits_C_V.split(rows), target_C.split(rows), strict=True):
         wide_R_V = logits_R_V.float()
         probability_R_V = wide_R_V.softmax(dim=-1)
-        largest_R, at_R = wide_R_V.max(dim=-1)
-        log_sum_R = largest_R - probability_R_V.gather(1, at_R[:, None])[:, 0].log()
+        log_sum_R = wide_R_V.amax(dim=-1) - probability_R_V.amax(dim=-1).log()
         total += (log_sum_R - wide_R_V.gather(1, target_R[:, None])[:, 0]).sum()
         if wanted:
             # The softmax is the gradient but for a 1.
@@ -141,7 +141,7 @@ def _head_is_its_matrix(causal: PreTrainedModel, packing: Packing) -> bool:
     if type(head) is not nn.Linear or head.bias is not None or causal.get_decoder() is causal:
         return False
     place_4 = torch.arange(4, device=next(causal.parameters()).device)
-    row = Row(place_4[None], place_4[None], place_4.new_tensor([0, 4]), place_4[:3], place_4[1:])
+    row = Row(place_4[None], place_4[None], place_4.new_tensor([0, 4]).int(), 4, place_4[:3], place_4[1:])
     arguments = _arguments(row, packing)
     with evaluating(causal), torch.no_grad():
         hidden_1_T_D = causal.get_decoder()(**arguments).last_hidden_state

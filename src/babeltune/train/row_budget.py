@@ -13,10 +13,10 @@ import psutil
 import torch
 
 from babeltune.models.memory import (
-    MOMENTS_8BIT_BYTES,
-    MOMENTS_BYTES,
+    held_moment_bytes,
     row_bytes_per_token,
     training_memory,
+    unpackable_moments,
 )
 from babeltune.study.settings import StageSettings
 from babeltune.train.sharding import own_part
@@ -32,13 +32,7 @@ CPU_ROW_TOKENS = 1024
 CUDA_ROW_TOKENS = 8192
 # Of what the estimate leaves free, this much is used: the allocator wastes some.
 SHARE_OF_FREE = 0.8
-# Bytes that a trained number takes beside itself once it is trained: its gradient and AdamW's two moments.
-# Paged moments leave the device when it has no room for them.
-BESIDE_TRAINED: dict[str, float] = {
-    "adamw_torch_fused": 4 + MOMENTS_BYTES,
-    "adamw_8bit": 4 + MOMENTS_8BIT_BYTES,
-    "paged_adamw_8bit": 4,
-}
+GRADIENT_BYTES = 4
 
 
 def wanted_row_tokens(settings: StageSettings, device_type: str) -> int:
@@ -91,7 +85,8 @@ def row_budget(
         return fastest
     adapted = sum(module.in_features or 0 for module in model.modules() if hasattr(module, "lora_A"))  # pyright: ignore
     trained = sum(own_part(p).numel() for p in model.parameters() if p.requires_grad)
-    free = _free_bytes(model, device, processes) - BESIDE_TRAINED[settings.optim] * trained
+    moments = held_moment_bytes(trained, unpackable_moments(model), settings.optim)
+    free = _free_bytes(model, device, processes) - GRADIENT_BYTES * trained - moments
     fits = int(SHARE_OF_FREE * free / row_bytes_per_token(config, settings, adapted))
     if fits < fastest:
         log.info("rows of up to %d tokens fit this device's memory", fits)

@@ -1,0 +1,68 @@
+"""Norms in few passes: transformers' numbers, and transformers' own norms again afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_training import ARCHITECTURES, build
+from torch import nn
+
+from babeltune.train.rms_norm import norms_in_few_passes
+
+IDS = torch.arange(3, 43).view(2, 20)
+# Norms of three layers and the last one; Qwen 3 has two more a layer, for queries and keys.
+COUNTS = {"llama": 7, "mistral": 7, "qwen2": 7, "qwen3": 13, "gemma3_text": 0}
+
+
+def with_weights(model: nn.Module) -> nn.Module:
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    return model.train()
+
+
+def loss_and_gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_losses_and_gradients_are_transformers(architecture: str) -> None:
+    model = with_weights(build(architecture))
+    expected, expected_gradients = loss_and_gradients(model)
+    with norms_in_few_passes(model) as count:
+        found, gradients = loss_and_gradients(model)
+    assert count == COUNTS[architecture]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_in_bfloat16_it_is_as_near_to_exact_as_transformers() -> None:
+    exact, exact_gradients = loss_and_gradients(with_weights(build("llama")).double())
+    model = with_weights(build("llama")).bfloat16()
+    theirs, their_gradients = loss_and_gradients(model)
+    with norms_in_few_passes(model):
+        ours, gradients = loss_and_gradients(model)
+
+    def off(found: dict[str, torch.Tensor]) -> float:
+        return max(
+            float((found[name].double() - gradient).norm() / gradient.norm())
+            for name, gradient in exact_gradients.items()
+        )
+
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-3)
+    assert abs(ours.item() - exact.item()) < 0.02
+    assert off(gradients) < 1.2 * off(their_gradients)
+
+
+def test_norms_are_transformers_again_afterwards() -> None:
+    model = build("llama")
+    before = [type(module) for module in model.modules()]
+    with pytest.raises(RuntimeError, match="stop"), norms_in_few_passes(model):
+        raise RuntimeError("stop")
+    assert [type(module) for module in model.modules()] == before
