@@ -9,8 +9,9 @@ all linear layers over a bfloat16 or 4-bit base, or every weight (float32 master
 both sides). An update holds the same examples on both, so the losses must agree: the first is printed. TRL is
 first tried in several settings (examples at a time, packing; on a GPU also FlashAttention and Liger, where
 they are installed) for one update each and then runs in the fastest whose loss is right.
-Counted are useful tokens, not padding, in whole updates after the first. Memory that one side leaves behind
-in a process slows the other by up to a fifth: hence a new process for each training.
+Counted are useful tokens, not padding, in whole updates after the first two, in which a new process touches
+its memory for the first time. Memory that one side leaves behind in a process slows the other by up to a
+fifth: hence a new process for each training.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from babeltune.models.source import LocatedModel
 from babeltune.study.settings import StageSettings
 from babeltune.train.loop import train
 
-UPDATES, SEED = 4, 0
+UPDATES, WARM_UP, SEED = 6, 2, 0
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,26 @@ def peers(device: str) -> list[Peer]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Losses and seconds of each update; of ours also the share of the machine's peak that it reached."""
+    """Losses and seconds of each update; of ours also what an update would take at the device's peak."""
 
     losses: tuple[float, ...]
     seconds: tuple[float, ...]
-    flop_utilisation: float | None = None
+    peak_seconds: float | None = None
+
+    @property
+    def update_seconds(self) -> float:
+        """Of an update, those of warming up left out where there are more."""
+        return statistics.mean(self.seconds[WARM_UP:] or self.seconds)
 
     def tokens_per_second(self, tokens: int) -> float:
-        """Useful tokens a second, the first update (warming up) left out where there are more."""
-        counted = self.seconds[1:] or self.seconds
-        return tokens * len(counted) / sum(counted)
+        """Useful tokens a second."""
+        return tokens / self.update_seconds
+
+    @property
+    def flop_utilisation(self) -> float:
+        """Of ours: floating-point operations of an update over what the device's peak would do meanwhile."""
+        assert self.peak_seconds is not None
+        return self.peak_seconds / self.update_seconds
 
 
 def main() -> None:
@@ -203,7 +214,7 @@ def _ours(work: Work) -> Measured:
     return Measured(
         tuple(row.loss for row in history),
         tuple(row.seconds for row in history),
-        meters.flops / meters.train_seconds / meters.matmul_peak,
+        meters.flops / len(history) / meters.matmul_peak,
     )
 
 

@@ -71,7 +71,13 @@ def test_a_set_with_several_forms_is_read_in_one_and_in_its_own_language():
 
 @pytest.mark.parametrize(
     ("name", "metric"),
-    [("afrixnli", "accuracy"), ("afrimgsm", "exact_match"), ("xquad", "exact_match"), ("ifeval", "accuracy")],
+    [
+        ("afrixnli", "accuracy"),
+        ("afrimgsm", "exact_match"),
+        ("xquad", "exact_match"),
+        ("ifeval", "accuracy"),
+        ("lingoly_context", "exact_match"),  # a function of the task's own
+    ],
 )
 def test_the_metric_decided_on_is_one_that_single_items_have(name: str, metric: str):
     assert lm_eval_tasks.metric_and_kind(name)[0] == metric

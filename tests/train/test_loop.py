@@ -239,10 +239,10 @@ def test_meters_add_up(tmp_path: Path) -> None:
     ("changes", "cpu", "cuda"),
     [
         ({"packing": False, "max_length": 512}, 512, 512),
-        ({"max_length": 512}, 1024, 8192),
+        ({"max_length": 512}, 2048, 8192),
         ({"max_length": 4096}, 4096, 8192),
-        ({"max_length": 512, "batch_size": 3}, 1024, 1536),
-        ({"max_length": 512, "batch_size": None, "batch_tokens": 2000}, 1024, 2000),
+        ({"max_length": 512, "batch_size": 3}, 1536, 1536),
+        ({"max_length": 512, "batch_size": None, "batch_tokens": 3000}, 2048, 3000),
         ({"max_length": 512, "batch_size": None, "batch_tokens": 100}, 512, 512),
     ],
 )

@@ -168,7 +168,11 @@ def metric_and_kind(name: str) -> tuple[str, float | None, TaskKind]:
     kind = _kind(config)
     if kind == "answer" and any(_kind(other) != kind for other in _configs(name)):
         kind = "choice"
-    metrics = [metric["metric"] for metric in config.get("metric_list") or [{"metric": "acc"}]]
+    # Unresolved, a function of the task's own is its file and name; lm-eval calls the metric by the name.
+    metrics = [
+        str(metric["metric"]).rsplit(".", 1)[-1]
+        for metric in config.get("metric_list") or [{"metric": "acc"}]
+    ]
     # A task with a `process_results` of its own gives every metric item by item.
     by_item = [m for m in metrics if m not in _CORPUS_METRICS or "process_results" in config] or metrics
     return METRIC_NAMES.get(by_item[0], by_item[0]), None, kind
