@@ -8,13 +8,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import Linear as LoraLayer
-from tiny_training import build
-from torch import nn
+from tiny_training import build, loss_and_gradients
 from transformers import PreTrainedModel
 
 from babeltune.train.lora_linear import adapters_in_base_width
-
-IDS = torch.arange(3, 43).view(2, 20)
 
 
 def adapted(base: PreTrainedModel, **options: Any) -> PeftModel:
@@ -29,13 +26,6 @@ def adapted(base: PreTrainedModel, **options: Any) -> PeftModel:
     )
     model = cast("PeftModel", get_peft_model(base, config))
     return model.train()
-
-
-def loss_and_gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    model.zero_grad()
-    loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
-    loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 3}}])

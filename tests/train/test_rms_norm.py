@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_training import ARCHITECTURES, build
+from tiny_training import ARCHITECTURES, build, loss_and_gradients
 from torch import nn
 
 from babeltune.train.rms_norm import norms_in_few_passes
 
-IDS = torch.arange(3, 43).view(2, 20)
 # Norms of three layers and the last one; Qwen 3 has two more a layer, for queries and keys.
 COUNTS = {"llama": 7, "mistral": 7, "qwen2": 7, "qwen3": 13, "gemma3_text": 0}
 
@@ -20,13 +19,6 @@ def with_weights(model: nn.Module) -> nn.Module:
         if "norm" in name:
             nn.init.uniform_(parameter, 0.5, 1.5)
     return model.train()
-
-
-def loss_and_gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    model.zero_grad()
-    loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
-    loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -60,6 +60,15 @@ def build(kind: str, **changes: Any) -> PreTrainedModel:
     return model
 
 
+def loss_and_gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """A model's loss on two fixed rows, and the gradients of what is trained."""
+    ids = torch.arange(3, 43).view(2, 20)
+    model.zero_grad()
+    loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
 def frame(count: int, *, seed: int = 0, shortest: int = 3, longest: int = 30) -> pl.DataFrame:
     """Prepared rows that can be learned: each token is the one before plus a step of the row's own."""
     random = np.random.default_rng(seed)
