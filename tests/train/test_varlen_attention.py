@@ -59,12 +59,12 @@ def test_a_packed_row_through_the_kernel_is_the_row_example_by_example(
     window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    tensors = [torch.randn(1, heads, sum(LENGTHS), WIDTH) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
+    query, key, value = (torch.randn(1, n, sum(LENGTHS), WIDTH) for n in (HEADS, KEY_HEADS, KEY_HEADS))
     boundaries = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
 
     def attended(**more: Any) -> torch.Tensor:
         return block_attention(
-            nn.Identity(), *tensors, None, 0.0, 0.3, window, cu_seq_lens_q=boundaries, **more
+            nn.Identity(), query, key, value, None, 0.0, 0.3, window, cu_seq_lens_q=boundaries, **more
         )[0]
 
     expected = attended()

@@ -87,23 +87,23 @@ def _agrees(
     """Whether the kernel's output and gradients are those of plain attention; says so where they are not."""
     window = None if seen_before < 0 else seen_before + 1
     generator = torch.Generator(device).manual_seed(0)
-    exact = [
-        torch.randn(1, count, sum(TRIAL_LENGTHS), head_dim, device=device, generator=generator)
-        .to(width)
-        .float()
-        .requires_grad_()
+    shape = (sum(TRIAL_LENGTHS), head_dim)
+    narrow = [
+        torch.randn(1, count, *shape, device=device, generator=generator).to(width).requires_grad_()
         for count in (heads, key_heads, key_heads)
     ]
-    narrow = [x.detach().to(width).requires_grad_() for x in exact]
+    exact = [x.detach().float().requires_grad_() for x in narrow]
     limits = [0, *itertools.accumulate(TRIAL_LENGTHS)]
     boundaries = torch.tensor(limits, dtype=torch.int32, device=device)
     # Models train under autocast and inside no_grad alike; the trial is to see neither.
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        expected = _plain_attention(*exact, limits, head_dim**-0.5, window)
+        expected = _plain_attention(exact, limits, head_dim**-0.5, window)
         weights = torch.randn(expected.shape, device=device, generator=generator)
         (expected * weights).sum().backward()
         try:
-            found = varlen_attention(*narrow, boundaries, max(TRIAL_LENGTHS), head_dim**-0.5, window)
+            query, key, value = narrow
+            longest = max(TRIAL_LENGTHS)
+            found = varlen_attention(query, key, value, boundaries, longest, head_dim**-0.5, window)
             (found.float() * weights).sum().backward()
         except (ImportError, RuntimeError, TypeError, ValueError) as error:
             log.info("packed rows attend example by example: no kernel for variable lengths (%s)", error)
@@ -124,14 +124,10 @@ def _agrees(
 
 
 def _plain_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    limits: list[int],
-    scaling: float,
-    window: int | None,
+    tensors: list[torch.Tensor], limits: list[int], scaling: float, window: int | None
 ) -> torch.Tensor:
     """What the kernel is held against: each example by itself, its mask written out."""
+    query, key, value = tensors
     shared_by = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(shared_by, dim=1) for x in (key, value))
     blocks = []
