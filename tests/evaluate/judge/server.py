@@ -56,6 +56,7 @@ def serving(answer: Answer, **options: Any) -> Iterator[Stub]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        counted = False
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -69,15 +70,21 @@ def serving(answer: Answer, **options: Any) -> Iterator[Stub]:
             with stub.lock:
                 stub.arrived.append(time.monotonic())
                 stub.at_once += 1
+                self.counted = True
                 stub.most_at_once = max(stub.most_at_once, stub.at_once)
                 fault = stub.faults.pop(0) if stub.faults else stub.fault_of(conversation)
             try:
                 fate = self._fault(fault) if fault else self._complete(body, conversation)
             finally:
-                with stub.lock:
-                    stub.at_once -= 1
+                self._leave()
             with stub.lock:
                 stub.fates[fate] += 1
+
+        def _leave(self) -> None:
+            """Count this request no longer; before its reply goes out, as the next may then be on its way."""
+            with stub.lock:
+                stub.at_once -= self.counted
+                self.counted = False
 
         def _complete(self, body: dict[str, Any], conversation: str) -> str:
             if stub.key is not None and self.headers["Authorization"] != f"Bearer {stub.key}":
@@ -132,6 +139,7 @@ def serving(answer: Answer, **options: Any) -> Iterator[Stub]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self._leave()
             self.wfile.write(body)
 
     class Server(ThreadingHTTPServer):
