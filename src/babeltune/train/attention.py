@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
 from babeltune.models.attention import attention_switch, refuse_unknown
-from babeltune.train.short_attention import LONGEST, Span, seen_in, short_attention
+from babeltune.train.example_attention import one_example
+from babeltune.train.short_attention import LONGEST, Span, short_attention
 from babeltune.train.varlen_attention import varlen_attention, varlen_serves
 
 log = logging.getLogger(__name__)
@@ -104,36 +104,7 @@ def block_attention(
     for span in spans:
         if span not in attended:
             place = slice(span.begin, span.end)
-            attended[span] = _one_block(
+            attended[span] = one_example(
                 query[:, :, place], key[:, :, place], value[:, :, place], dropout, scale, sliding_window
             )
     return torch.cat([attended[span] for span in spans], dim=1), None
-
-
-def _one_block(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    dropout: float,
-    scaling: float,
-    window: int | None,
-) -> torch.Tensor:
-    """One example's causal attention, (1, L, heads, head_dim)."""
-    mask = _window_mask(query.shape[2], window, query.device)
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=mask is None,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    ).transpose(1, 2)
-
-
-def _window_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """Which keys a query sees under a window (T, T), True = visible; None where causal says it all."""
-    if window is None or length <= window:
-        return None
-    return seen_in(length, window, device)

@@ -8,8 +8,7 @@ for the products, as autocast would, and scale and sum happen inside them. Only 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -17,19 +16,12 @@ import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear as LoraLayer
 from torch import nn
 
+from babeltune.train.stand_in import standing_in
 
-@contextmanager
-def adapters_in_base_width(model: nn.Module) -> Iterator[int]:
-    """Inside, plain LoRA layers of `model` compute as this module says. Yields how many there are."""
-    replaced = [module for module in model.modules() if _is_plain(module)]
-    for layer in replaced:
-        # By class and not by a forward of each layer's own: compiled code then serves them all.
-        layer.__class__ = _InBaseWidth
-    try:
-        yield len(replaced)
-    finally:
-        for layer in replaced:
-            layer.__class__ = LoraLayer
+
+def adapters_in_base_width(model: nn.Module) -> AbstractContextManager[int]:
+    """Inside, plain LoRA layers of `model` compute as this module says. Gives how many there are."""
+    return standing_in([module for module in model.modules() if _is_plain(module)], _InBaseWidth)
 
 
 class _InBaseWidth(LoraLayer):

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from babeltune.train.attention import Packing
 from babeltune.train.batches import Row
+from babeltune.train.example_attention import product_width
 
 # Positions a chunk of the output layer: 256 × 50k vocabulary in 16 bits is 25 MB.
 HEAD_CHUNK = 256
@@ -85,8 +86,7 @@ class _ChunkedNll(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_N_D: torch.Tensor, weight_V_D: torch.Tensor, target_N: torch.Tensor
     ) -> torch.Tensor:
-        device = hidden_N_D.device.type
-        width = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight_V_D.dtype
+        width = product_width(hidden_N_D.device.type, weight_V_D.dtype)
         matrix_V_D = weight_V_D.to(width)
         wants_hidden, wants_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         grad_hidden_N_D = torch.empty_like(hidden_N_D) if wants_hidden else None

@@ -6,28 +6,21 @@ gradients: on a CPU a twentieth of a step (benchmarks/LOG.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from babeltune.train.stand_in import standing_in
+
 # Those that are exactly `weight · x / √(mean x² + ε)`, rounded before the weight; Gemma's are not.
 KNOWN = frozenset({"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"})
 
 
-@contextmanager
-def norms_in_few_passes(model: nn.Module) -> Iterator[int]:
-    """Inside, the norms of `model` that this module knows compute as it says. Yields how many there are."""
-    replaced = [(module, type(module)) for module in model.modules() if type(module).__name__ in KNOWN]
-    for norm, _ in replaced:
-        norm.__class__ = _FewPasses
-    try:
-        yield len(replaced)
-    finally:
-        for norm, own in replaced:
-            norm.__class__ = own
+def norms_in_few_passes(model: nn.Module) -> AbstractContextManager[int]:
+    """Inside, the norms of `model` that this module knows compute as it says. Gives how many there are."""
+    return standing_in([m for m in model.modules() if type(m).__name__ in KNOWN], _FewPasses)
 
 
 class _FewPasses(nn.Module):

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
+from babeltune.train.example_attention import product_width, seen_in
+
 # Longer examples are left to torch: the probabilities kept for them would take much memory.
 LONGEST = 512
 # Lengths are padded to multiples of this: few different masks, and products at shapes that suit the CPU.
@@ -51,8 +53,7 @@ def short_attention(
     if not spans:
         return []
     # Under autocast models may hand over queries in float32 beside values that are not: as in any product.
-    autocast = torch.is_autocast_enabled("cpu")
-    width = torch.get_autocast_dtype("cpu") if autocast else value.dtype
+    width = product_width("cpu", value.dtype)
     query, key, value = query.to(width), key.to(width), value.to(width)
     return list(
         cast("tuple[torch.Tensor, ...]", _ShortAttention.apply(query, key, value, spans, scaling, window))
@@ -151,10 +152,3 @@ def _mask(length: int, shared_by: int, window: int | None, dtype: torch.dtype) -
     """What is added to scores: 0 where a token is seen, -inf elsewhere; (shared_by · length, length)."""
     mask_L_L = torch.zeros(length, length, dtype=dtype).masked_fill_(~seen_in(length, window), -torch.inf)
     return mask_L_L.repeat(shared_by, 1)
-
-
-def seen_in(length: int, window: int | None, device: torch.device | None = None) -> torch.Tensor:
-    """Which tokens (second axis) each token sees: itself and those before it, the nearest `window`."""
-    position_L = torch.arange(length, device=device)
-    behind_L_L = position_L[:, None] - position_L[None, :]
-    return behind_L_L >= 0 if window is None else (behind_L_L >= 0) & (behind_L_L < window)

@@ -3,7 +3,7 @@
 One launch for all examples, and nothing read back from the device to learn where they end. The kernel
 exists for some GPUs, versions of torch and shapes only, and a kernel that is a little wrong trains a model
 that is a little wrong: so before a shape is left to it, it is tried once on that device, forward and
-backward, against plain attention in float32.
+backward, against the examples one by one in float32.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import logging
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 
-from babeltune.train.short_attention import seen_in
+from babeltune.train.example_attention import one_example, product_width
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +28,7 @@ def varlen_serves(query: torch.Tensor, key: torch.Tensor, window: int | None) ->
     """Whether `varlen_attention` may take these: tried once for a device, width and shape."""
     if query.device.type != "cuda":
         return False
-    return _agrees(
-        query.device, _width(query), query.shape[1], key.shape[1], query.shape[-1], _seen_before(window)
-    )
+    return _agrees(query.device, _width(query), query.shape[1], key.shape[1], query.shape[-1], window)
 
 
 def varlen_attention(
@@ -62,30 +59,24 @@ def varlen_attention(
         longest,
         longest,
         scale=scaling,
-        window_size=(_seen_before(window), 0),
+        # It counts the tokens before the one that looks; -1 is all of them.
+        window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     assert isinstance(attended_T_H_D, torch.Tensor)
     return attended_T_H_D[None]
 
 
-def _seen_before(window: int | None) -> int:
-    """The kernel's window counts the tokens before the one that looks; -1 is all of them."""
-    return -1 if window is None else window - 1
-
-
 def _width(query: torch.Tensor) -> torch.dtype:
     """Under autocast models may hand over float32, which the kernel does not know."""
-    device = query.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    return product_width(query.device.type, query.dtype)
 
 
 @lru_cache(maxsize=64)
 def _agrees(
-    device: torch.device, width: torch.dtype, heads: int, key_heads: int, head_dim: int, seen_before: int
+    device: torch.device, width: torch.dtype, heads: int, key_heads: int, head_dim: int, window: int | None
 ) -> bool:
-    """Whether the kernel's output and gradients are those of plain attention; says so where they are not."""
-    window = None if seen_before < 0 else seen_before + 1
+    """Whether the kernel's output and gradients are right; says so where they are not."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (sum(TRIAL_LENGTHS), head_dim)
     narrow = [
@@ -93,11 +84,14 @@ def _agrees(
         for count in (heads, key_heads, key_heads)
     ]
     exact = [x.detach().float().requires_grad_() for x in narrow]
-    limits = [0, *itertools.accumulate(TRIAL_LENGTHS)]
-    boundaries = torch.tensor(limits, dtype=torch.int32, device=device)
+    boundaries = torch.tensor([0, *itertools.accumulate(TRIAL_LENGTHS)], dtype=torch.int32, device=device)
     # Models train under autocast and inside no_grad alike; the trial is to see neither.
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        expected = _plain_attention(exact, limits, head_dim**-0.5, window)
+        blocks = [
+            one_example(one_query, one_key, one_value, 0.0, head_dim**-0.5, window)
+            for one_query, one_key, one_value in zip(*(x.split(TRIAL_LENGTHS, 2) for x in exact), strict=True)
+        ]
+        expected = torch.cat(blocks, dim=1)
         weights = torch.randn(expected.shape, device=device, generator=generator)
         (expected * weights).sum().backward()
         try:
@@ -121,18 +115,3 @@ def _agrees(
         )
         return False
     return True
-
-
-def _plain_attention(
-    tensors: list[torch.Tensor], limits: list[int], scaling: float, window: int | None
-) -> torch.Tensor:
-    """What the kernel is held against: each example by itself, its mask written out."""
-    query, key, value = tensors
-    shared_by = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(shared_by, dim=1) for x in (key, value))
-    blocks = []
-    for begin, end in itertools.pairwise(limits):
-        parts = (x[:, :, begin:end] for x in (query, key, value))
-        mask = seen_in(end - begin, window, query.device)
-        blocks.append(F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=scaling))
-    return torch.cat(blocks, dim=2).transpose(1, 2)
