@@ -50,6 +50,12 @@ def test_swahili_is_one_language_whatever_its_code():
         lm_eval_tasks.language_subtasks("xcopa", "fr")
 
 
+def test_another_suites_copy_of_a_language_is_not_scored_beside_it():
+    assert lm_eval_tasks.language_subtasks("mgsm_direct", "es") == ("mgsm_direct_es",)
+    # Where none is named by the language alone, all are its: here subjects.
+    assert len(lm_eval_tasks.language_subtasks("arabicmmlu", "ar")) > 30
+
+
 def test_tasks_in_one_other_language_are_there():
     from babeltune.evaluate.task_names import OTHER_LANGUAGES
 

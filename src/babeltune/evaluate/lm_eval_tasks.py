@@ -149,12 +149,15 @@ def subtasks_by_language(name: str) -> dict[str, tuple[str, ...]]:
     if name in OTHER_LANGUAGES:
         return {OTHER_LANGUAGES[name]: tuple(leaves)}
     start = _common_start(leaves) if len(leaves) > 1 else leaves[0].find("_")
-    languages = {leaf: _language_in(leaf[start:].strip("_")) if start > 0 else None for leaf in leaves}
+    told_apart_by = {leaf: leaf[start:].strip("_") if start > 0 else "" for leaf in leaves}
+    languages = {leaf: _language_in(part) for leaf, part in told_apart_by.items()}
     if sum(language is not None for language in languages.values()) * 2 < len(leaves):
         return {"en": tuple(leaves)}
+    # A tag can hold another suite's copy of a language beside the task itself: `…_es`, `…_es_spanish_bench`.
+    named_by_it = {_language(part) for part in told_apart_by.values()}
     found: dict[str, list[str]] = {}
     for leaf, language in languages.items():
-        if language is not None:
+        if language is not None and (language not in named_by_it or _language(told_apart_by[leaf])):
             found.setdefault(language, []).append(leaf)
     return {language: tuple(tasks) for language, tasks in found.items()}
 
