@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import Linear as LoraLayer
 from tiny_training import build, loss_and_gradients
+from torch import nn
 from transformers import PreTrainedModel
 
 from babeltune.train.lora_linear import adapters_in_base_width
@@ -28,12 +29,21 @@ def adapted(base: PreTrainedModel, **options: Any) -> PeftModel:
     return model.train()
 
 
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 3}}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_rslora": True},
+        {"alpha_pattern": {"q_proj": 3}},
+        {"rank_pattern": {"k_proj": 2, "up_proj": 7}},
+    ],
+)
 @pytest.mark.parametrize("attention_bias", [False, True])
-def test_in_float32_it_is_pefts_result(options: dict[str, Any], attention_bias: bool) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_in_float32_it_is_pefts_result(options: dict[str, Any], attention_bias: bool, together: bool) -> None:
     model = adapted(build("llama", attention_bias=attention_bias), **options)
     expected, expected_gradients = loss_and_gradients(model)
-    with adapters_in_base_width(model) as count:
+    with adapters_in_base_width(model, together=together) as count:
         found, gradients = loss_and_gradients(model)
     assert count == 3 * 7
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
@@ -60,6 +70,53 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_pefts() -> None:
 def test_what_is_more_than_lora_stays_pefts(options: dict[str, Any]) -> None:
     with adapters_in_base_width(adapted(build("llama"), **options)) as count:
         assert count == 0
+
+
+class Attends(nn.Module):
+    """Layers of the names that share an input, called as `calls` says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = nn.Linear(8, 6), nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, calls: list[tuple[str, torch.Tensor]]) -> torch.Tensor:
+        return torch.cat([getattr(self, name)(x) for name, x in calls], dim=-1)
+
+
+@pytest.mark.parametrize("names", ["qkv", "vkq", "qk", "qqkv"])
+@pytest.mark.parametrize("crossed", [False, True])
+def test_layers_of_one_input_may_be_called_in_any_way(names: str, crossed: bool) -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(
+        cast("Any", Attends()),
+        LoraConfig(r=2, target_modules=["q_proj", "k_proj", "v_proj"], init_lora_weights=False),
+    )
+    x, other = torch.randn(2, 3, 8, requires_grad=True), torch.randn(2, 3, 8, requires_grad=True)
+    # Crossed as in attention to another text: keys and values have an input of their own.
+    calls = [(f"{name}_proj", other if crossed and name != "q" else x) for name in names]
+
+    def result() -> tuple[torch.Tensor, ...]:
+        out = model(calls)
+        wanted = [p for p in model.parameters() if p.requires_grad] + [x]
+        gradients = torch.autograd.grad(out.square().sum(), wanted, allow_unused=True)
+        return out, *(torch.zeros_like(w) if g is None else g for w, g in zip(wanted, gradients, strict=True))
+
+    expected = result()
+    with adapters_in_base_width(model) as count:
+        for _ in range(2):
+            for found, wanted in zip(result(), expected, strict=True):
+                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert count == 3
+
+
+def test_no_output_outlives_the_layers_that_share_its_input() -> None:
+    model = adapted(build("llama"))
+    with adapters_in_base_width(model):
+        loss_and_gradients(model)
+        feeds = [cast("Any", module).feed for module in model.modules() if hasattr(module, "feed")]
+    assert len(feeds) == 3 * 5
+    assert all(feed.input is None and not feed.waiting for feed in feeds)
+    assert not any(hasattr(module, "feed") for module in model.modules())
 
 
 def test_layers_are_pefts_again_afterwards() -> None:

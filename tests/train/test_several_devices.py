@@ -82,7 +82,7 @@ def test_two_processes_train_as_one_does(name: str, two: Results, tmp_path: Path
     alone = train_once(name, tmp_path)
     for of_one in two:
         # In 16 bits norms are rounded too where the model is divided.
-        assert_same_training(of_one[name], alone, tolerance=2e-3 if "16 bit" in name else 1e-5)
+        assert_same_training(of_one[name], alone, tolerance=5e-3 if "16 bit" in name else 1e-5)
     assert len(alone["gradients"]) == len(alone["weights"])
 
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from babeltune.models.attention import attention_switch, refuse_unknown
 from babeltune.train.example_attention import one_example
-from babeltune.train.short_attention import LONGEST, Span, short_attention
+from babeltune.train.short_attention import LONGEST, short_attention
 from babeltune.train.varlen_attention import varlen_attention, varlen_serves
 
 log = logging.getLogger(__name__)
@@ -96,15 +96,19 @@ def block_attention(
     if not dropout and varlen_serves(query, key, sliding_window):
         longest = query.shape[2] if max_length_q is None else max_length_q
         return varlen_attention(query, key, value, cu_seq_lens_q, longest, scale, sliding_window), None
-    spans = [Span(begin, end) for begin, end in itertools.pairwise(cu_seq_lens_q.tolist())]
-    on_cpu = query.device.type == "cpu"
-    short = [span for span in spans if on_cpu and span.length <= LONGEST and not dropout]
-    blocks = short_attention(query, key, value, short, scale, sliding_window)
-    attended = dict(zip(short, blocks, strict=True))
-    for span in spans:
-        if span not in attended:
-            place = slice(span.begin, span.end)
-            attended[span] = one_example(
-                query[:, :, place], key[:, :, place], value[:, :, place], dropout, scale, sliding_window
-            )
-    return torch.cat([attended[span] for span in spans], dim=1), None
+    # A CPU goes through neighbours that are short together, through others one after another.
+    by_products = query.device.type == "cpu" and not dropout
+    attended: list[torch.Tensor] = []
+    begin = 0
+    lengths: list[int] = cu_seq_lens_q.diff().tolist()
+    for short, run in itertools.groupby(lengths, lambda length: by_products and length <= LONGEST):
+        run_lengths = tuple(run)
+        end = begin + sum(run_lengths)
+        q, k, v = (x[:, :, begin:end] for x in (query, key, value))
+        if short:
+            attended.append(short_attention(q, k, v, run_lengths, scale, sliding_window))
+        else:
+            examples = zip(*(x.split(run_lengths, dim=2) for x in (q, k, v)), strict=True)
+            attended += [one_example(q, k, v, dropout, scale, sliding_window) for q, k, v in examples]
+        begin = end
+    return attended[0] if len(attended) == 1 else torch.cat(attended, dim=1), None

@@ -41,6 +41,7 @@ from babeltune.train.meters import Meter, Meters, flops_formula, matmul_peak, me
 from babeltune.train.optimizer import make_optimizer, make_schedule
 from babeltune.train.passes import Passes
 from babeltune.train.rms_norm import norms_in_few_passes
+from babeltune.train.rotary import rotation_in_few_passes
 from babeltune.train.row_budget import row_budget
 from babeltune.train.sharding import (
     copy_whole,
@@ -123,9 +124,10 @@ def train(
     with (
         metering(device) as meter,
         attention_of(causal, packing),
-        adapters_in_base_width(model),
+        adapters_in_base_width(model, together=not settings.torch_compile),
         # Compiled, transformers' own are one pass.
         nullcontext() if settings.torch_compile else norms_in_few_passes(model),
+        nullcontext() if settings.torch_compile else rotation_in_few_passes(model),
         _checkpointed(causal, settings),
         compiled_layers(causal, settings),
     ):

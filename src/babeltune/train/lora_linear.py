@@ -4,11 +4,15 @@ PEFT casts every input to float32, multiplies there, scales, adds and casts back
 more than the adapter's own arithmetic. Here the adapter's float32 weights are rounded to the base's width
 for the products, as autocast would, and scale and sum happen inside them. Only layers that are exactly
 `base(x) + scaling · B(A(x))` are replaced; dropout, DoRA and the like stay PEFT's.
+
+An adapter's products are narrow and mostly wait for memory, so layers that get the same input (query, key
+and value; gate and up) read it once for all their adapters, and add up its gradient in place.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -18,25 +22,78 @@ from torch import nn
 
 from babeltune.train.stand_in import standing_in
 
-
-def adapters_in_base_width(model: nn.Module) -> AbstractContextManager[int]:
-    """Inside, plain LoRA layers of `model` compute as this module says. Gives how many there are."""
-    return standing_in([module for module in model.modules() if _is_plain(module)], _InBaseWidth)
+# Layers of one module that models give the same input, one after another.
+SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-class _InBaseWidth(LoraLayer):
+@contextmanager
+def adapters_in_base_width(model: nn.Module, *, together: bool = True) -> Iterator[int]:
+    """Inside, plain LoRA layers of `model` compute as this module says. Gives how many there are.
+
+    `together`: layers of the same input as one, which compiled code can't follow.
+    """
+    layers = [module for module in model.modules() if _is_plain(module)]
+    feeds = _feeds(model) if together else []
+    shared = [layer for feed in feeds for layer in feed.layers]
+    alone = [layer for layer in layers if layer not in shared]
+    for feed in feeds:
+        for layer in feed.layers:
+            layer.feed = feed  # pyright: ignore[reportArgumentType]
+    try:
+        with standing_in(alone, _Alone), standing_in(shared, _Together):
+            yield len(layers)
+    finally:
+        for layer in shared:
+            del layer.feed
+
+
+class _Alone(LoraLayer):
     """PEFT's layer with another forward. No layer is made of this class: they are lent it."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        (name,) = self.active_adapters
-        base = cast(nn.Linear, self.get_base_layer())
-        a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        return cast(
-            torch.Tensor, _LoraLinear.apply(x, base.weight, base.bias, a, b, float(self.scaling[name]))
-        )
+        return _outputs(x, [self])[0]
 
 
-def _is_plain(module: nn.Module) -> TypeGuard[LoraLayer]:
+class _Together(LoraLayer):
+    """The same for a layer that shares its input."""
+
+    feed: _Feed
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.feed.output(self, x)
+
+
+class _Feed:
+    """Layers of the same input: all are computed when the first gets it, and the others' outputs wait."""
+
+    def __init__(self, layers: Sequence[LoraLayer]) -> None:
+        self.layers = layers
+        self.input: torch.Tensor | None = None
+        self.waiting: dict[LoraLayer, torch.Tensor] = {}
+
+    def output(self, layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
+        """Of one of the layers for `x`."""
+        if x is not self.input or layer not in self.waiting:
+            self.input = x
+            self.waiting = dict(zip(self.layers, _outputs(x, self.layers), strict=True))
+        output = self.waiting.pop(layer)
+        if not self.waiting:
+            self.input = None
+        return output
+
+
+def _feeds(model: nn.Module) -> list[_Feed]:
+    found: list[_Feed] = []
+    for module in model.modules():
+        children = dict(module.named_children())
+        for names in SAME_INPUT:
+            layers = [layer for name in names if _is_plain(layer := children.get(name))]
+            if len(layers) > 1:
+                found.append(_Feed(layers))
+    return found
+
+
+def _is_plain(module: nn.Module | None) -> TypeGuard[LoraLayer]:
     if type(module) is not LoraLayer or type(module.get_base_layer()) is not nn.Linear:
         return False
     names = list(module.active_adapters)
@@ -52,35 +109,70 @@ def _is_plain(module: nn.Module) -> TypeGuard[LoraLayer]:
     )
 
 
-class _LoraLinear(torch.autograd.Function):
-    """`x Wᵀ + bias + scaling · (x Aᵀ) Bᵀ`, W frozen; gradients for x, A and B."""
+def _outputs(x: torch.Tensor, layers: Sequence[LoraLayer]) -> tuple[torch.Tensor, ...]:
+    names = [layer.active_adapters[0] for layer in layers]
+    bases = [cast(nn.Linear, layer.get_base_layer()) for layer in layers]
+    return cast(
+        "tuple[torch.Tensor, ...]",
+        _LoraLinears.apply(
+            x,
+            [float(layer.scaling[name]) for layer, name in zip(layers, names, strict=True)],
+            *(base.weight for base in bases),
+            *(base.bias for base in bases),
+            *(layer.lora_A[name].weight for layer, name in zip(layers, names, strict=True)),
+            *(layer.lora_B[name].weight for layer, name in zip(layers, names, strict=True)),
+        ),
+    )
+
+
+class _LoraLinears(torch.autograd.Function):
+    """`x Wᵀ + bias + scaling · (x Aᵀ) Bᵀ` of one or several layers, W frozen; gradients for x, A and B."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight_O_I: torch.Tensor,
-        bias_O: torch.Tensor | None,
-        a_R_I: torch.Tensor,
-        b_O_R: torch.Tensor,
-        scaling: float,
-    ) -> torch.Tensor:
+        ctx: Any, x: torch.Tensor, scalings: list[float], *weights: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        layers = len(scalings)
+        bases, biases, as_, bs = (weights[part * layers : (part + 1) * layers] for part in range(4))
         x_N_I = x.reshape(-1, x.shape[-1])
-        narrow_a_R_I, narrow_b_O_R = a_R_I.to(x.dtype), b_O_R.to(x.dtype)
-        h_N_R = x_N_I @ narrow_a_R_I.T
-        y_N_O = F.linear(x_N_I, weight_O_I, bias_O).addmm_(h_N_R, narrow_b_O_R.T, alpha=scaling)
-        ctx.save_for_backward(x_N_I, weight_O_I, narrow_a_R_I, narrow_b_O_R, h_N_R)
-        ctx.scaling, ctx.shape, ctx.width = scaling, x.shape, a_R_I.dtype
-        return y_N_O.view(*x.shape[:-1], -1)
+        ranks = [a_R_I.shape[0] for a_R_I in as_]
+        # S: all layers' ranks, one after another.
+        a_S_I = torch.cat(as_).to(x.dtype)
+        narrow_bs = [b_O_R.to(x.dtype) for b_O_R in bs]
+        h_N_S = x_N_I @ a_S_I.T
+        outputs = [
+            F.linear(x_N_I, weight_O_I, bias_O).addmm_(h_N_R, b_O_R.T, alpha=scaling)
+            for weight_O_I, bias_O, h_N_R, b_O_R, scaling in zip(
+                bases, biases, h_N_S.split(ranks, dim=1), narrow_bs, scalings, strict=True
+            )
+        ]
+        ctx.save_for_backward(x_N_I, a_S_I, h_N_S, *bases, *narrow_bs)
+        ctx.scalings, ctx.ranks, ctx.shape, ctx.width = scalings, ranks, x.shape, as_[0].dtype
+        return tuple(y_N_O.view(*x.shape[:-1], -1) for y_N_O in outputs)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x_N_I, weight_O_I, a_R_I, b_O_R, h_N_R = ctx.saved_tensors
-        grad_N_O = grad_outputs[0].reshape(-1, grad_outputs[0].shape[-1])
-        grad_h_N_R = (grad_N_O @ b_O_R).mul_(ctx.scaling)
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
+        x_N_I, a_S_I, h_N_S, *rest = ctx.saved_tensors
+        layers = len(ctx.scalings)
+        bases, bs = rest[:layers], rest[layers:]
+        grads = [grad.reshape(-1, grad.shape[-1]) for grad in grad_outputs]
+        grad_h_N_S = torch.empty_like(h_N_S)
+        grad_bs: list[torch.Tensor] = []
+        for grad_N_O, b_O_R, h_N_R, grad_h_N_R, scaling in zip(
+            grads,
+            bs,
+            h_N_S.split(ctx.ranks, dim=1),
+            grad_h_N_S.split(ctx.ranks, dim=1),
+            ctx.scalings,
+            strict=True,
+        ):
+            grad_h_N_R.addmm_(grad_N_O, b_O_R, beta=0, alpha=scaling)
+            grad_bs.append((h_N_R.T @ grad_N_O).T.to(ctx.width).mul_(scaling))
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad_N_O @ weight_O_I).addmm_(grad_h_N_R, a_R_I).view(ctx.shape)
-        grad_a_R_I = (grad_h_N_R.T @ x_N_I).to(ctx.width)
-        grad_b_O_R = (grad_N_O.T @ h_N_R).to(ctx.width).mul_(ctx.scaling)
-        return grad_x, None, None, grad_a_R_I, grad_b_O_R, None
+            grad_x_N_I = grads[0] @ bases[0]
+            for grad_N_O, weight_O_I in zip(grads[1:], bases[1:], strict=True):
+                grad_x_N_I.addmm_(grad_N_O, weight_O_I)
+            grad_x = grad_x_N_I.addmm_(grad_h_N_S, a_S_I).view(ctx.shape)
+        grad_as = (grad_h_N_S.T @ x_N_I).to(ctx.width).split(ctx.ranks)
+        return grad_x, None, *[None] * (2 * layers), *grad_as, *grad_bs

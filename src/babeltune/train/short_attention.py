@@ -2,15 +2,18 @@
 
 torch's fused attention is made for GPUs and long sequences. On a CPU, in 16 bits, it takes three to five
 times as long as the products themselves where examples hold some hundred tokens (benchmarks/LOG.md). Here
-examples padded to the same length go through each product together. Padding follows the tokens, so that
-causal attention never sees it. The probabilities are kept for the backward pass (flash attention computes
-them again), which is why this is for short examples only.
+examples padded to the same length go through each product together, their queries in blocks, each against
+the keys up to its own end. Padding follows the tokens, so that causal attention never sees it. The
+probabilities are kept for the backward pass (flash attention computes them again), which is why this is for
+short examples only.
+
+What is gathered and in which order depends on the lengths alone, so all layers share one `_Plan`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -19,45 +22,73 @@ import torch
 from babeltune.train.example_attention import product_width, seen_in
 
 # Longer examples are left to torch: the probabilities kept for them would take much memory.
-LONGEST = 512
+LONGEST = 1024
 # Lengths are padded to multiples of this: few different masks, and products at shapes that suit the CPU.
 PADDED_TO = 32
-
-
-class Span(NamedTuple):
-    """Where an example lies in a packed row: tokens `begin` up to, not including, `end`."""
-
-    begin: int
-    end: int
-
-    @property
-    def length(self) -> int:
-        """Its tokens."""
-        return self.end - self.begin
+# Queries of a block. Smaller ones compute less that the mask then hides, in more and smaller products.
+BLOCK = 128
 
 
 def short_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    spans: Sequence[Span],
+    lengths: tuple[int, ...],
     scaling: float,
     window: int | None,
-) -> list[torch.Tensor]:
-    """Attention within each of the spans of one packed row, none of them longer than `LONGEST`.
+) -> torch.Tensor:
+    """Attention within each of the examples, of these lengths, that lie one after another in a packed row.
 
     `query` is (1, heads, T, head_dim); `key` and `value` may have fewer heads. Each token sees itself and
-    those before it in its span, under a `window` only the nearest. Returns (1, length, heads, head_dim) of
-    each span. Gradients flow once (there is no second derivative).
+    those before it in its example, under a `window` only the nearest. Returns (1, T, heads, head_dim).
+    Gradients flow once (there is no second derivative).
     """
-    if not spans:
-        return []
     # Under autocast models may hand over queries in float32 beside values that are not: as in any product.
     width = product_width("cpu", value.dtype)
     query, key, value = query.to(width), key.to(width), value.to(width)
-    return list(
-        cast("tuple[torch.Tensor, ...]", _ShortAttention.apply(query, key, value, spans, scaling, window))
-    )
+    plan = _plan(lengths, query.shape[1], key.shape[1])
+    return cast(torch.Tensor, _ShortAttention.apply(query, key, value, plan, scaling, window))
+
+
+class _Block(NamedTuple):
+    """Queries `begin` to `end` of every example of a group, against their keys before `end`."""
+
+    begin: int
+    end: int
+    queries: slice  # their rows among the gathered queries
+
+
+class _Group(NamedTuple):
+    """Examples padded to the same length. B: examples × key heads; SL: the block's queries of all heads that
+    share a key head, one head's under another's."""
+
+    examples: int
+    length: int
+    keys: slice  # their rows among the gathered keys
+    blocks: tuple[_Block, ...]
+
+
+class _Gather(NamedTuple):
+    """Rows (token, head) of a packed row in another order, examples padded: where each one comes from, which
+    of them are padding, and where each token's has gone."""
+
+    source: torch.Tensor
+    padding: torch.Tensor
+    place: torch.Tensor
+
+    def of(self, x_1_H_T_D: torch.Tensor) -> torch.Tensor:
+        """Gathered rows (rows, head_dim); padding repeats a token."""
+        return _rows(x_1_H_T_D).index_select(0, self.source)
+
+    def back(self, rows: torch.Tensor, heads: int) -> torch.Tensor:
+        """Of gathered rows the tokens', (1, T, heads, head_dim)."""
+        return rows.index_select(0, self.place).view(1, -1, heads, rows.shape[-1])
+
+
+class _Plan(NamedTuple):
+    groups: tuple[_Group, ...]
+    queries: _Gather
+    keys: _Gather
 
 
 class _ShortAttention(torch.autograd.Function):
@@ -67,88 +98,134 @@ class _ShortAttention(torch.autograd.Function):
         query_1_H_T_D: torch.Tensor,
         key_1_G_T_D: torch.Tensor,
         value_1_G_T_D: torch.Tensor,
-        spans: Sequence[Span],
+        plan: _Plan,
         scaling: float,
         window: int | None,
-    ) -> tuple[torch.Tensor, ...]:
+    ) -> torch.Tensor:
         heads, key_heads = query_1_H_T_D.shape[1], key_1_G_T_D.shape[1]
-        shared_by = heads // key_heads
-        attended: dict[int, torch.Tensor] = {}
-        saved: list[torch.Tensor] = []
-        groups = _like_lengths(spans)
-        for length, members in groups.items():
-            group = [spans[member] for member in members]
-            # Query heads that share a key head lie one under another, in one matrix. B: group × key heads.
-            query_B_SL_D, key_B_L_D, value_B_L_D = (
-                _padded([x[0, :, span.begin : span.end] for span in group], length).view(
-                    len(group) * key_heads, -1, x.shape[-1]
+        query = plan.queries.of(query_1_H_T_D)
+        key, value = plan.keys.of(key_1_G_T_D), plan.keys.of(value_1_G_T_D)
+        attended = torch.empty_like(query)
+        shares: list[torch.Tensor] = []
+        for group in plan.groups:
+            batch = group.examples * key_heads
+            key_B_L_D, value_B_L_D = (_batched(x[group.keys], batch) for x in (key, value))
+            for block in group.blocks:
+                mask_SL_K = _mask(block.begin, block.end, heads // key_heads, window, query.dtype)
+                score_B_SL_K = torch.baddbmm(
+                    mask_SL_K,
+                    _batched(query[block.queries], batch),
+                    key_B_L_D[:, : block.end].mT,
+                    alpha=scaling,
                 )
-                for x in (query_1_H_T_D, key_1_G_T_D, value_1_G_T_D)
-            )
-            mask = _mask(length, shared_by, window, query_1_H_T_D.dtype)
-            score_B_SL_L = torch.baddbmm(mask, query_B_SL_D, key_B_L_D.mT, alpha=scaling)
-            share_B_SL_L = score_B_SL_L.softmax(dim=-1)
-            out_N_L_H_D = (
-                torch.bmm(share_B_SL_L, value_B_L_D).view(len(group), heads, length, -1).transpose(1, 2)
-            )
-            for place, (member, span) in enumerate(zip(members, group, strict=True)):
-                attended[member] = out_N_L_H_D[place : place + 1, : span.length]
-            saved += [query_B_SL_D, key_B_L_D, value_B_L_D, share_B_SL_L]
-        ctx.save_for_backward(*saved)
-        ctx.groups, ctx.spans, ctx.scaling = groups, spans, scaling
-        ctx.heads, ctx.key_heads, ctx.tokens = heads, key_heads, query_1_H_T_D.shape[2]
-        return tuple(attended[member] for member in range(len(spans)))
+                share_B_SL_K = torch.softmax(score_B_SL_K, dim=-1, out=score_B_SL_K)
+                torch.bmm(
+                    share_B_SL_K,
+                    value_B_L_D[:, : block.end],
+                    out=_batched(attended[block.queries], batch),
+                )
+                shares.append(share_B_SL_K)
+        ctx.save_for_backward(query, key, value, *shares)
+        ctx.plan, ctx.scaling, ctx.heads, ctx.key_heads = plan, scaling, heads, key_heads
+        return plan.queries.back(attended, heads)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         saved: tuple[torch.Tensor, ...] = ctx.saved_tensors
-        like = grad_outputs[0]
-        complete = sum(span.length for span in ctx.spans) == ctx.tokens
-        allocate = like.new_empty if complete else like.new_zeros
-        # In memory as projections leave them: (T, heads, head_dim).
-        grad_query, grad_key, grad_value = (
-            allocate(1, ctx.tokens, heads, like.shape[-1]).transpose(1, 2)
-            for heads in (ctx.heads, ctx.key_heads, ctx.key_heads)
+        query, key, value = saved[:3]
+        shares = iter(saved[3:])
+        plan: _Plan = ctx.plan
+        grad = plan.queries.of(grad_outputs[0].transpose(1, 2)).index_fill_(0, plan.queries.padding, 0)
+        grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
+        for group in plan.groups:
+            batch = group.examples * ctx.key_heads
+            key_B_L_D, value_B_L_D, grad_key_B_L_D, grad_value_B_L_D = (
+                _batched(x[group.keys], batch) for x in (key, value, grad_key, grad_value)
+            )
+            for block in group.blocks:
+                share_B_SL_K = next(shares)
+                query_B_SL_D, grad_B_SL_D, grad_query_B_SL_D = (
+                    _batched(x[block.queries], batch) for x in (query, grad, grad_query)
+                )
+                seen = slice(block.end)
+                # The first block, the last of the example, is that of all keys.
+                onto = 0 if block.end == group.length else 1
+                grad_value_B_L_D[:, seen].baddbmm_(share_B_SL_K.mT, grad_B_SL_D, beta=onto)
+                grad_share_B_SL_K = torch.bmm(grad_B_SL_D, value_B_L_D[:, seen].mT)
+                grad_score_B_SL_K = torch.ops.aten._softmax_backward_data(
+                    grad_share_B_SL_K, share_B_SL_K, -1, share_B_SL_K.dtype
+                )
+                grad_query_B_SL_D.baddbmm_(grad_score_B_SL_K, key_B_L_D[:, seen], beta=0, alpha=ctx.scaling)
+                grad_key_B_L_D[:, seen].baddbmm_(
+                    grad_score_B_SL_K.mT, query_B_SL_D, beta=onto, alpha=ctx.scaling
+                )
+        return (
+            plan.queries.back(grad_query, ctx.heads).transpose(1, 2),
+            plan.keys.back(grad_key, ctx.key_heads).transpose(1, 2),
+            plan.keys.back(grad_value, ctx.key_heads).transpose(1, 2),
+            None,
+            None,
+            None,
         )
-        for number, (length, members) in enumerate(ctx.groups.items()):
-            query_B_SL_D, key_B_L_D, value_B_L_D, share_B_SL_L = saved[4 * number : 4 * number + 4]
-            group = [ctx.spans[member] for member in members]
-            grads = [grad_outputs[member][0].transpose(0, 1) for member in members]
-            grad_B_SL_D = _padded(grads, length).view(query_B_SL_D.shape)
-            grad_share_B_SL_L = torch.bmm(grad_B_SL_D, value_B_L_D.mT)
-            grad_score_B_SL_L = torch.ops.aten._softmax_backward_data(
-                grad_share_B_SL_L, share_B_SL_L, -1, share_B_SL_L.dtype
-            ).mul_(ctx.scaling)
-            for grad, by_key_head in (
-                (grad_query, torch.bmm(grad_score_B_SL_L, key_B_L_D)),
-                (grad_key, torch.bmm(grad_score_B_SL_L.mT, query_B_SL_D)),
-                (grad_value, torch.bmm(share_B_SL_L.mT, grad_B_SL_D)),
-            ):
-                grad_N_H_L_D = by_key_head.view(len(group), grad.shape[1], length, -1)
-                for place, span in enumerate(group):
-                    grad[0, :, span.begin : span.end] = grad_N_H_L_D[place, :, : span.length]
-        return grad_query, grad_key, grad_value, None, None, None
 
 
-def _like_lengths(spans: Sequence[Span]) -> dict[int, list[int]]:
-    """Places of the spans that are padded to the same length, by that length."""
-    groups: defaultdict[int, list[int]] = defaultdict(list)
-    for place, span in enumerate(spans):
-        groups[-(-span.length // PADDED_TO) * PADDED_TO].append(place)
-    return dict(groups)
+def _rows(x_1_H_T_D: torch.Tensor) -> torch.Tensor:
+    """(T · heads, head_dim): no copy where x is a projection's output, seen by head."""
+    return x_1_H_T_D[0].transpose(0, 1).reshape(-1, x_1_H_T_D.shape[-1])
 
 
-def _padded(parts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
-    """Parts (heads, their length, width) one over another, each followed by zeros up to `length`."""
-    heads, _, width = parts[0].shape
-    padded = parts[0].new_zeros(len(parts), heads, length, width)
-    for place, part in enumerate(parts):
-        padded[place, :, : part.shape[1]] = part
-    return padded
+def _batched(rows: torch.Tensor, batch: int) -> torch.Tensor:
+    return rows.view(batch, -1, rows.shape[-1])
 
 
-@lru_cache(maxsize=64)
-def _mask(length: int, shared_by: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to scores: 0 where a token is seen, -inf elsewhere; (shared_by · length, length)."""
-    mask_L_L = torch.zeros(length, length, dtype=dtype).masked_fill_(~seen_in(length, window), -torch.inf)
-    return mask_L_L.repeat(shared_by, 1)
+# A row's layers come one after another, forward and then backward; the next row has other lengths.
+@lru_cache(maxsize=8)
+def _plan(lengths: tuple[int, ...], heads: int, key_heads: int) -> _Plan:
+    """Which examples go together, and where each (token, head) lies then."""
+    begins = list(itertools.accumulate(lengths, initial=0))[:-1]
+    like: defaultdict[int, list[int]] = defaultdict(list)
+    for example, length in enumerate(lengths):
+        like[-(-length // PADDED_TO) * PADDED_TO].append(example)
+    groups: list[_Group] = []
+    query_rows: list[torch.Tensor] = []
+    key_rows: list[torch.Tensor] = []
+    queries_done = keys_done = 0
+    for length, examples in like.items():
+        begin_N = torch.tensor([begins[example] for example in examples])
+        end_N = begin_N + torch.tensor([lengths[example] for example in examples])
+        token_N_L = begin_N[:, None] + torch.arange(length)
+        token_N_L = token_N_L.where(token_N_L < end_N[:, None], -1)
+        blocks: list[_Block] = []
+        # From the last, which sees all keys: its products set what the others' are added to.
+        for begin in reversed(range(0, length, BLOCK)):
+            end = min(begin + BLOCK, length)
+            query_rows.append(_by_head(token_N_L[:, begin:end], heads))
+            rows = slice(queries_done, queries_done + query_rows[-1].numel())
+            blocks.append(_Block(begin, end, rows))
+            queries_done = rows.stop
+        key_rows.append(_by_head(token_N_L, key_heads))
+        rows = slice(keys_done, keys_done + key_rows[-1].numel())
+        groups.append(_Group(len(examples), length, rows, tuple(blocks)))
+        keys_done = rows.stop
+    return _Plan(tuple(groups), _gather(torch.cat(query_rows)), _gather(torch.cat(key_rows)))
+
+
+def _by_head(token_N_L: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows (token · heads + head), -1 for padding, in the order example, head, token."""
+    row_N_H_L = token_N_L[:, None, :] * heads + torch.arange(heads)[None, :, None]
+    return row_N_H_L.where(token_N_L[:, None, :] >= 0, -1).flatten()
+
+
+def _gather(row: torch.Tensor) -> _Gather:
+    """How to gather these rows, -1 for padding, and how to bring them back."""
+    padded = row < 0
+    real = (~padded).nonzero()[:, 0]
+    return _Gather(source=row.clamp(min=0), padding=padded.nonzero()[:, 0], place=real[row[real].argsort()])
+
+
+@lru_cache(maxsize=256)
+def _mask(begin: int, end: int, shared_by: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to a block's scores: 0 where a token is seen, else -inf; (shared_by · queries, end)."""
+    seen_L_K = seen_in(end, window)[begin:]
+    mask_L_K = torch.zeros(seen_L_K.shape, dtype=dtype).masked_fill_(~seen_L_K, -torch.inf)
+    return mask_L_K.repeat(shared_by, 1)

@@ -1,0 +1,72 @@
+"""Rotary embedding in few passes: transformers' numbers, and transformers' own function again afterwards."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import ARCHITECTURES, build, loss_and_gradients
+from transformers.models.llama import modeling_llama
+
+from babeltune.train.rotary import NAME, rotate, rotation_in_few_passes
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_losses_and_gradients_are_transformers(architecture: str) -> None:
+    model = build(architecture).train()
+    expected, expected_gradients = loss_and_gradients(model)
+    with rotation_in_few_passes(model) as count:
+        found, gradients = loss_and_gradients(model)
+    assert count == 1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("width", [torch.float64, torch.bfloat16])
+def test_queries_keys_and_their_gradients(width: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(heads: int) -> torch.Tensor:
+        tensor = torch.randn(1, 5, heads, 16, generator=generator, dtype=torch.float64)
+        return tensor.to(width).transpose(1, 2).requires_grad_()
+
+    # Angles in float32, as under autocast; the two halves unlike, as no model has them.
+    cos, sin = (torch.randn(1, 5, 16, generator=generator) for _ in range(2))
+    inputs = (drawn(4), drawn(2))
+    results = []
+    for function in (modeling_llama.apply_rotary_pos_emb, rotate):
+        outputs = function(*inputs, cos, sin)
+        gradients = torch.autograd.grad(outputs, inputs, [2 * x.detach() for x in outputs])
+        results.append((*outputs, *gradients))
+    rounding = 2**-6 if width == torch.bfloat16 else 1e-12
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=rounding, atol=4 * rounding)
+
+
+def test_a_function_of_another_form_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def neighbours(q: torch.Tensor, k: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2) for x in (q, k))
+
+    model = build("llama")
+    for other in (neighbours, lambda q, k, cos, sin, ids: (q, k), lambda q, k, cos, sin: (q, k[..., :4])):
+        monkeypatch.setattr(modeling_llama, NAME, other)
+        with rotation_in_few_passes(model) as count:
+            assert count == 0
+            assert getattr(modeling_llama, NAME) is other
+
+
+def test_the_models_own_function_is_back_afterwards() -> None:
+    model = build("mistral")
+    module = sys.modules[type(model).__module__]
+    own = getattr(module, NAME)
+    assert own.__module__ == module.__name__
+    with rotation_in_few_passes(model):
+        assert getattr(module, NAME) is rotate
+    assert getattr(module, NAME) is own
+    with pytest.raises(RuntimeError, match="stop"), rotation_in_few_passes(model):
+        raise RuntimeError("stop")
+    assert getattr(module, NAME) is own
