@@ -51,8 +51,17 @@ def test_a_function_of_another_form_is_left_alone(monkeypatch: pytest.MonkeyPatc
     def neighbours(q: torch.Tensor, k: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
         return tuple(torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2) for x in (q, k))
 
+    def only_queries(*of_both: Any) -> torch.Tensor:
+        return rotate(*of_both)[0]
+
+    def half_of_the_keys(*of_both: Any) -> tuple[torch.Tensor, ...]:
+        queries, keys = rotate(*of_both)
+        return queries, keys[..., :4]
+
     model = build("llama")
-    for other in (neighbours, lambda q, k, cos, sin, ids: (q, k), lambda q, k, cos, sin: (q, k[..., :4])):
+    wants_more = lambda q, k, cos, sin, ids: (q, k)  # noqa: E731
+    wrong = lambda q, k, cos, sin: (q, k[..., :4])  # noqa: E731
+    for other in (neighbours, wants_more, wrong, only_queries, half_of_the_keys):
         monkeypatch.setattr(modeling_llama, NAME, other)
         with rotation_in_few_passes(model) as count:
             assert count == 0

@@ -79,10 +79,9 @@ def _turns_halves(function: Callable[..., Any] | None) -> bool:
     q, k = (torch.randn(1, heads, 3, 8, generator=generator) for heads in (2, 1))
     cos, sin = (torch.randn(1, 3, 8, generator=generator) for _ in range(2))
     try:
-        theirs = function(q, k, cos, sin)
+        return all(
+            torch.allclose(ours, theirs, rtol=0, atol=1e-6)
+            for ours, theirs in zip(rotate(q, k, cos, sin), function(q, k, cos, sin), strict=True)
+        )
     except (TypeError, ValueError, RuntimeError):
-        return False  # of another form
-    return all(
-        torch.allclose(own, other, rtol=0, atol=1e-6)
-        for own, other in zip(rotate(q, k, cos, sin), theirs, strict=True)
-    )
+        return False  # it takes or gives something of another form
