@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,22 @@ def test_the_base_is_kept_under_an_adapter_that_comes_off_again(
     session.model_for(TrainedModel(located, adapter=tmp_path), dtype="float32")
     assert session.base(located, dtype="float32") is base
     assert digest(base) == before
+
+
+def test_garbage_is_looked_for_beside_the_kept_base_and_a_discarded_one_is_freed(
+    located: LocatedModel,
+) -> None:
+    session = ModelSession("cpu")
+    try:
+        base = session.base(located)
+        assert not any(found is base for found in gc.get_objects())
+        # Only the garbage collector frees what refers to itself.
+        base.__dict__["itself"] = base
+        gone = weakref.ref(base)
+        del base
+    finally:
+        session.discard()
+    assert gone() is None
 
 
 def test_an_adapter_that_does_not_fit_leaves_nothing_behind(located: LocatedModel, tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ class ModelSession:
             log.info("loading %s (%d bits, %s)", located.name, bits, dtype)
             self._base = load_base(located, bits=bits, dtype=dtype, device=self.device)
             self._base_key = key
+            # Looking for garbage after each run then passes by the base and all that came before it.
+            gc.collect()
+            gc.freeze()
         return self._base
 
     def model_for(self, trained: TrainedModel, *, dtype: Dtype = "bfloat16") -> PreTrainedModel | PeftModel:
@@ -147,8 +150,7 @@ class ModelSession:
     def discard(self) -> None:
         """Give everything back to the machine."""
         self._adapted = self._adapter = None
-        self._base = self._base_key = None
-        self._base_is_changed = False
+        self._drop_base()
         give_memory_back(self.device)
 
     @contextmanager
@@ -165,12 +167,16 @@ class ModelSession:
             return
         adapted, self._adapted, self._adapter = self._adapted, None, None
         if self._base_is_changed:
-            self._base = self._base_key = None
-            self._base_is_changed = False
+            self._drop_base()
         else:
             self._base = detach(adapted)
         del adapted
         give_memory_back(self.device)
+
+    def _drop_base(self) -> None:
+        self._base = self._base_key = None
+        self._base_is_changed = False
+        gc.unfreeze()
 
 
 def give_memory_back(device: str) -> None:

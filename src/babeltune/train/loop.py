@@ -31,6 +31,7 @@ from babeltune.train import checkpoint
 from babeltune.train.attention import attention_of, packing_for
 from babeltune.train.batches import Examples, Row, Update, plan_updates
 from babeltune.train.compiling import compiled_layers
+from babeltune.train.gated_product import gated_products_keeping_less
 from babeltune.train.gradients import take_gradients
 from babeltune.train.group import current_group
 from babeltune.train.heldout import EXAMPLES_PER_LANGUAGE, held_out_loss
@@ -126,8 +127,7 @@ def train(
         attention_of(causal, packing),
         adapters_in_base_width(model, together=not settings.torch_compile),
         # Compiled, transformers' own are one pass.
-        nullcontext() if settings.torch_compile else norms_in_few_passes(model),
-        nullcontext() if settings.torch_compile else rotation_in_few_passes(model),
+        nullcontext() if settings.torch_compile else _sparing_memory(model),
         _checkpointed(causal, settings),
         compiled_layers(causal, settings),
     ):
@@ -374,6 +374,17 @@ def _float32_masters(model: nn.Module, settings: StageSettings) -> torch.dtype |
     if settings.dtype == "float32" or (settings.method == "lora" and not narrow):
         return None
     return torch_dtype(settings.dtype)
+
+
+@contextmanager
+def _sparing_memory(model: nn.Module) -> Iterator[None]:
+    """What stands between the products, inside, with fewer passes over memory and less of it kept."""
+    with (
+        norms_in_few_passes(model),
+        rotation_in_few_passes(model),
+        gated_products_keeping_less(model),
+    ):
+        yield
 
 
 @contextmanager

@@ -1,0 +1,62 @@
+"""Gated products: transformers' numbers, one tensor fewer kept; its own MLPs again afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_training import ARCHITECTURES, build, loss_and_gradients
+
+from babeltune.train.gated_product import gated_products_keeping_less
+
+# Gemma's activation is another.
+COUNTS = {"llama": 3, "mistral": 3, "qwen2": 3, "qwen3": 3, "gemma3_text": 0}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_losses_and_gradients_are_transformers(architecture: str) -> None:
+    model = build(architecture).train()
+    expected, expected_gradients = loss_and_gradients(model)
+    with gated_products_keeping_less(model) as count:
+        found, gradients = loss_and_gradients(model)
+    assert count == COUNTS[architecture]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_another_activation_is_left_to_transformers() -> None:
+    with gated_products_keeping_less(build("llama", hidden_act="gelu")) as count:
+        assert count == 0
+
+
+def test_the_activated_gate_is_not_kept() -> None:
+    model = build("llama").train()
+
+    ids = torch.arange(3, 43).view(2, 20)
+
+    def wide_tensors_kept() -> int:
+        """Of all tokens in an MLP's width; each once, however many operations keep it."""
+        kept: dict[int, torch.Tensor] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.numel() == ids.numel() * model.config.intermediate_size:
+                kept[tensor.data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            _ = model(input_ids=ids, use_cache=False).logits
+        return len(kept)
+
+    layers = 3
+    assert wide_tensors_kept() == 4 * layers
+    with gated_products_keeping_less(model):
+        assert wide_tensors_kept() == 3 * layers
+
+
+def test_mlps_are_transformers_again_afterwards() -> None:
+    model = build("llama")
+    before = [type(module) for module in model.modules()]
+    with pytest.raises(RuntimeError, match="stop"), gated_products_keeping_less(model):
+        raise RuntimeError("stop")
+    assert [type(module) for module in model.modules()] == before
