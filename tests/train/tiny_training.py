@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def loss_and_gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.
     loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def check_same_inside(model: nn.Module, inside: Callable[[nn.Module], AbstractContextManager[int]]) -> int:
+    """Check that `inside(model)` leaves losses and float32 gradients the same. Returns what it gives."""
+    expected, expected_gradients = loss_and_gradients(model)
+    with inside(model) as count:
+        found, gradients = loss_and_gradients(model)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    return count
 
 
 def frame(count: int, *, seed: int = 0, shortest: int = 3, longest: int = 30) -> pl.DataFrame:
