@@ -1,7 +1,7 @@
 """A gated MLP's `silu(gate) · up` with one of its four wide tensors not kept: transformers' result.
 
 autograd keeps `silu(gate)` for the gradient of `up`, a seventh of what a layer keeps; here it is computed
-again. The products that make something new are written over what is no longer needed.
+again, and what is needed for a moment only is written over in place.
 """
 
 from __future__ import annotations
