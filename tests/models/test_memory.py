@@ -41,7 +41,8 @@ def test_memory_of_a_7b_model() -> None:
     ).of(1024)
     full = training_memory(LLAMA_7B, FULL).of(1024)
     assert 13.5 * GB < lora16 < 30 * GB
-    assert lora4 < lora16 - 8 * GB
+    # Packed weights take 9.7 GB less, PEFT's copies of what its adapters read 4.8 GB more.
+    assert lora16 - 6 * GB < lora4 < lora16 - 4 * GB
     # On a CPU the quantised values are held in 16 bits, and nothing else may be claimed.
     assert lora4_cpu > lora16 * 0.95
     assert full > 16 * 6.7 * GB

@@ -23,6 +23,8 @@ MOMENTS_BYTES, MOMENTS_8BIT_BYTES = 8, 2 * (1 + 4 / 256)
 FEWEST_8BIT_NUMBERS = 4096
 # nf4 values with their double-quantised scales; int8 values with a scale a row.
 BASE_BYTES = {16: 2.0, 8: 1.01, 4: 0.516}
+# What PEFT's layers keep of each number of an adapter's input, as counted (tests/train/test_kept_bytes.py).
+DROPOUT_BYTES, DORA_BYTES = 7.0, 11.0
 # The last one, and the one before it or the next being written.
 CHECKPOINTS_AT_ONCE = 2
 # Python with torch, transformers and bitsandbytes loaded.
@@ -119,8 +121,8 @@ def training_memory(
 ) -> TrainingMemory:
     """What training needs on each device, its weights in `shards` parts on as many devices.
 
-    On a CPU a quantised base is held in 16 bits, and the process itself counts. Good to about a quarter:
-    the allocator's waste is not in it.
+    On a CPU a quantised base is held in 16 bits, and the process itself counts. Good to about a third (less
+    for architectures with more norms, in full): the allocator's waste is not in it.
 
     Raises:
         ModelError: see `stage_size`.
@@ -140,30 +142,45 @@ def training_memory(
         weights += size.trainable * TRAINED_BYTES + moments
     return TrainingMemory(
         fixed=weights + _logits_bytes(config) + (PROCESS_BYTES if on_cpu else 0),
-        per_token=row_bytes_per_token(config, settings, size.adapted_inputs),
+        per_token=row_bytes_per_token(config, settings, size.adapted_inputs, on_cpu=on_cpu),
     )
 
 
-def row_bytes_per_token(config: PreTrainedConfig, settings: StageSettings, adapted_inputs: int) -> float:
+def row_bytes_per_token(
+    config: PreTrainedConfig, settings: StageSettings, adapted_inputs: int, *, on_cpu: bool
+) -> float:
     """Memory that a token of a row takes between the forward and the backward pass.
 
-    `adapted_inputs`: the widths of all inputs that an adapter keeps (`StageSize`).
+    `adapted_inputs`: the widths of all inputs that an adapter gets (`StageSize`).
     """
     text = config.get_text_config()
     width = 4 if settings.dtype == "float32" else 2
     heads, groups = text.num_attention_heads, getattr(text, "num_key_value_heads", None)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    # Kept for the backward pass by one layer, a token: residual stream and norms (in float32 inside),
-    # queries, keys, values and the attention's output, and the gated product's four widths.
+    # Kept for the backward pass by one layer, a token: residual stream and norms (wider where weights are
+    # float32 under autocast), queries, keys, values and the attention's output, and the gated product's
+    # widths. A third is added to attention for its padding and probabilities.
     layer = (
-        12 * text.hidden_size
-        + 4 * (2 * heads + 2 * (groups or heads)) * head_dim
-        + 5 * text.intermediate_size
+        (12 if settings.method == "full" else 8) * text.hidden_size
+        + 3 * (heads + (groups or heads)) * head_dim
+        + 4 * text.intermediate_size
     )
     layers = text.num_hidden_layers
     if settings.gradient_checkpointing:
         return width * (layers * text.hidden_size + layer)
-    return width * layers * layer + 4 * adapted_inputs
+    return width * layers * layer + _adapter_bytes(settings, on_cpu=on_cpu) * adapted_inputs
+
+
+def _adapter_bytes(settings: StageSettings, *, on_cpu: bool) -> float:
+    """What an adapter keeps of each number of its input, beside the layer's own."""
+    if settings.method == "full":
+        return 0.0
+    if settings.peft.get("use_dora"):
+        return DORA_BYTES
+    if settings.lora_dropout:
+        return DROPOUT_BYTES
+    # Plain layers read the base's own input; over packed weights PEFT takes a copy in float32.
+    return 0.0 if settings.bits == 16 or on_cpu else 4.0
 
 
 def estimate_disk_bytes(config: PreTrainedConfig, settings: StageSettings, *, merged: bool = False) -> int:

@@ -87,7 +87,8 @@ def row_budget(
     trained = sum(own_part(p).numel() for p in model.parameters() if p.requires_grad)
     moments = held_moment_bytes(trained, unpackable_moments(model), settings.optim)
     free = _free_bytes(model, device, processes) - GRADIENT_BYTES * trained - moments
-    fits = int(SHARE_OF_FREE * free / row_bytes_per_token(config, settings, adapted))
+    per_token = row_bytes_per_token(config, settings, adapted, on_cpu=kind == "cpu")
+    fits = int(SHARE_OF_FREE * free / per_token)
     if fits < fastest:
         log.info("rows of up to %d tokens fit this device's memory", fits)
     return max(1, min(fastest, fits))
