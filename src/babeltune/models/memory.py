@@ -159,7 +159,7 @@ def row_bytes_per_token(
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     # Kept for the backward pass by one layer, a token: residual stream and norms (wider where weights are
     # float32 under autocast), queries, keys, values and the attention's output, and the gated product's
-    # widths. A third is added to attention for its padding and probabilities.
+    # widths. Attention counts half as much again, for its padding and probabilities.
     layer = (
         (12 if settings.method == "full" else 8) * text.hidden_size
         + 3 * (heads + (groups or heads)) * head_dim
