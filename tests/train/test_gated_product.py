@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_training import ARCHITECTURES, build, check_same_inside
+from tiny_training import ARCHITECTURES, build, check_same_inside, kept_by_autograd
 
 from babeltune.train.gated_product import gated_products_keeping_less
 
@@ -25,21 +25,13 @@ def test_another_activation_is_left_to_transformers() -> None:
 
 def test_the_activated_gate_is_not_kept() -> None:
     model = build("llama").train()
-
     ids = torch.arange(3, 43).view(2, 20)
 
     def wide_tensors_kept() -> int:
-        """Of all tokens in an MLP's width; each once, however many operations keep it."""
-        kept: dict[int, torch.Tensor] = {}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if tensor.numel() == ids.numel() * model.config.intermediate_size:
-                kept[tensor.data_ptr()] = tensor
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            _ = model(input_ids=ids, use_cache=False).logits
-        return len(kept)
+        """Of all tokens in an MLP's width."""
+        kept = kept_by_autograd(lambda: model(input_ids=ids, use_cache=False))
+        wide = ids.numel() * model.config.intermediate_size
+        return sum(tensor.numel() == wide for tensor in kept.values())
 
     layers = 3
     assert wide_tensors_kept() == 4 * layers

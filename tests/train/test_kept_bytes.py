@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import build
+from tiny_training import build, kept_by_autograd
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -47,25 +47,14 @@ def kept_bytes_per_token(model: nn.Module, causal: PreTrainedModel, settings: St
         attention_of(causal, "blocks"),
         adapters_in_base_width(model),
         loop._sparing_memory(model),
-        loop._checkpointed(causal, settings),
     ):
         forward = forward_for(model, "blocks")
         weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         rounded = sum(p.numel() * 2 for p in model.parameters() if p.ndim == 2) if autocast else 0
-        kept: dict[int, torch.UntypedStorage] = {}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage
-            return tensor
-
-        with (
-            torch.autocast("cpu", dtype=autocast, enabled=autocast is not None),
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        ):
-            _ = row_nll(forward, row())
-    return (sum(storage.nbytes() for storage in kept.values()) - rounded) / (EXAMPLES * LENGTH)
+        with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
+            kept = kept_by_autograd(lambda: row_nll(forward, row()))
+    held = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in weights)
+    return (held - rounded) / (EXAMPLES * LENGTH)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3_text"])

@@ -82,6 +82,20 @@ def check_same_inside(model: nn.Module, inside: Callable[[nn.Module], AbstractCo
     return count
 
 
+def kept_by_autograd(forward: Callable[[], object]) -> dict[int, torch.Tensor]:
+    """What `forward` leaves for a backward pass, weights included, by the place of its memory: each once,
+    however many operations keep it."""
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward()
+    return kept
+
+
 def frame(count: int, *, seed: int = 0, shortest: int = 3, longest: int = 30) -> pl.DataFrame:
     """Prepared rows that can be learned: each token is the one before plus a step of the row's own."""
     random = np.random.default_rng(seed)
