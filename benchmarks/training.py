@@ -36,7 +36,7 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 
 from babeltune.data.prepare import read_prepared
-from babeltune.models.loading import load_base, load_tokenizer
+from babeltune.models.loading import computed_dtype, load_base, load_tokenizer
 from babeltune.models.session import ModelSession, TrainedModel
 from babeltune.models.source import LocatedModel
 from babeltune.study.settings import StageSettings
@@ -241,8 +241,8 @@ def _theirs(work: Work, peer: Peer) -> Measured:
             output_dir=out,
             use_cpu=cpu,
             use_liger_kernel=peer.liger,
-            # LoRA: a bfloat16 base, as ours. In full: float32 masters under autocast, as ours.
-            bf16=full,
+            # LoRA: the base as ours holds it. In full: float32 masters, under autocast where ours are.
+            bf16=full and computed_dtype(settings.dtype, work.device) == torch.bfloat16,
             per_device_train_batch_size=peer.batch,
             gradient_accumulation_steps=-(-count // peer.batch),
             max_steps=settings.max_steps or 0,

@@ -91,15 +91,30 @@ def test_a_check_says_what_leaks_what_does_not_fit_and_shows_an_example(opened: 
     assert "skipped: full/tiny/seed0: needs about" in printed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_a_width_other_than_the_one_asked_for_is_said(
+    opened: OpenedStudy, multiplies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("babeltune.models.loading._cpu_multiplies_bfloat16", lambda: multiplies)
+    machine = dataclasses.replace(this_machine(None), devices=("cpu",))
+    checked = check_study(opened, machine, Console(quiet=True))
+    said = [finding.message for finding in checked.findings if "computed in float32" in finding.message]
+    assert [message.count("bfloat16") for message in said] == ([] if multiplies else [2])
+
+
 def test_the_lock_says_where_rows_lie_and_at_which_commit(
     opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("babeltune.models.loading._cpu_multiplies_bfloat16", lambda: False)
     monkeypatch.setattr("babeltune.data.hub._sources", {("org/task", None): HubSource("c" * 40, True)})
-    lock: dict[str, Any] = yaml.safe_load(yaml.safe_dump(lock_of(opened, this_machine(None))))
+    machine = dataclasses.replace(this_machine(None), devices=("cpu",))
+    lock: dict[str, Any] = yaml.safe_load(yaml.safe_dump(lock_of(opened, machine)))
     digest = opened.resolved.contents.datasets["own"]
     assert lock["datasets"] == {"own": {"path": "rows.jsonl", "digest": digest}}
     assert lock["hub"] == {"org/task": "c" * 40}
     assert set(lock["tasks"]) == {"items/es", "items/sw", "items/en"}
+    assert lock["machine"]["bfloat16_computed_in"] == "float32"
 
 
 def test_items_are_counted_once(opened: OpenedStudy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,14 @@ import polars as pl
 import pytest
 from tiny_training import located as locate_tiny
 
+from babeltune.models import loading
 from babeltune.models.source import LocatedModel
+
+
+@pytest.fixture(autouse=True)
+def cpu_that_multiplies_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of 16 bits and of autocast test those on every machine."""
+    monkeypatch.setattr(loading, "_cpu_multiplies_bfloat16", lambda: True)
 
 
 @pytest.fixture

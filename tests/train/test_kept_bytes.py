@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from babeltune.models.adapters import attach_new
+from babeltune.models.loading import computed_dtype
 from babeltune.models.memory import row_bytes_per_token, stage_size
 from babeltune.study.settings import StageSettings
 from babeltune.train import loop
@@ -42,7 +43,7 @@ def row() -> Row:
 
 def kept_bytes_per_token(model: nn.Module, causal: PreTrainedModel, settings: StageSettings) -> float:
     """Of everything that is no weight; what several operations keep counts once."""
-    autocast = loop._float32_masters(model, settings)
+    autocast = loop._float32_masters(model, settings, computed_dtype(settings.dtype, "cpu"))
     with (
         attention_of(causal, "blocks"),
         adapters_in_base_width(model),
@@ -66,6 +67,7 @@ def kept_bytes_per_token(model: nn.Module, causal: PreTrainedModel, settings: St
         {"lora_dropout": 0.1},
         {"peft": {"use_dora": True}},
         {"method": "full"},
+        {"method": "full", "dtype": "float32"},
     ],
     ids=str,
 )

@@ -16,6 +16,7 @@ from torch import nn
 
 from babeltune.data.prepare import Prepared
 from babeltune.errors import DataError, JobFailed
+from babeltune.models import loading
 from babeltune.models.adapters import attach_new
 from babeltune.study.settings import StageSettings
 from babeltune.train import passes, row_budget
@@ -127,6 +128,18 @@ def test_full_training_moves_float32_masters_at_rates_that_bfloat16_rounds_away(
     )
     assert changed > 0.9
     assert survives_bfloat16 < 0.2
+
+
+def test_a_cpu_without_bfloat16_products_trains_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {"float32": settings("full", dtype="float32"), "autocast": settings("full", dtype="bfloat16")}
+    results = {name: run(fresh(stage), prepared(), stage, tmp_path / name) for name, stage in stages.items()}
+    monkeypatch.setattr(loading, "_cpu_multiplies_bfloat16", lambda: False)
+    stage = stages["autocast"]
+    results["no autocast"] = run(fresh(stage), prepared(), stage, tmp_path / "no autocast")
+    curves = {name: [row.loss for row in result.history] for name, result in results.items()}
+    assert curves["no autocast"] == curves["float32"] != curves["autocast"]
 
 
 def test_what_peft_trains_beside_lora_has_float32_masters_too(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from babeltune.execute.workers import available_cores, threads_per_worker
 from babeltune.models.source import LocatedModel
 from babeltune.study.findings import Finding
 from babeltune.study.jobs import Job
+from babeltune.study.values import Dtype
 from babeltune.train.trackers import check_trackers
 
 GIB = 1024**3
@@ -120,6 +121,7 @@ def check_study(opened: OpenedStudy, machine: Machine, console: Console) -> Chec
         if opened.folder.is_done(job.id):
             _look_at_data(job, opened, checked)
     _look_at_stages(opened, machine, checked)
+    _look_at_precision(opened, machine, checked)
     _look_at_judge(opened, checked)
     return checked
 
@@ -220,6 +222,17 @@ def _look_at_data(job: Job, opened: OpenedStudy, checked: Checked) -> None:
     tokenizer = load_tokenizer(LocatedModel.from_json(job.means["located"]))
     checked.summaries.append(prepared.summary)
     checked.findings += preflight(prepared, tokenizer)
+
+
+def _look_at_precision(opened: OpenedStudy, machine: Machine, checked: Checked) -> None:
+    """Say so where this machine computes in more bits than the study asks for."""
+    from babeltune.models.loading import computed_dtype, torch_dtype
+
+    asked: set[Dtype] = {stage.settings.dtype for run in opened.jobs.runs for stage in run.run.stages}
+    for dtype in sorted(asked | {opened.study.eval.dtype}):
+        if computed_dtype(dtype, machine.device_type) != torch_dtype(dtype):
+            message = f"this CPU has no fast {dtype} products, so {dtype} values are computed in float32"
+            checked.findings.append(Finding("note", message))
 
 
 def _look_at_judge(opened: OpenedStudy, checked: Checked) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from babeltune.models.source import LocatedModel
 from babeltune.study.jobs import WITHOUT_DEVICE, Job
 from babeltune.study.settings import StageSettings
 
-# A learning-rate search trains about seven short candidates of 8 % of the steps, some given up half-way.
-SEARCH_SHARE_OF_TRAINING = 0.45
+# A learning-rate search has five to seven short trainings, some given up half-way.
+SEARCH_TRAININGS = 5.5
 
 
 @dataclass(frozen=True)
@@ -91,24 +92,33 @@ def _seconds_of(
         return None if rate is None or count is None else rate * count
     settings = StageSettings.from_json(job.meaning["settings"])
     rate = rates.train.get((job.means["model"], stage_key(settings)))
-    tokens = _stage_tokens(opened, job, settings)
-    if rate is None or tokens is None:
+    length = _stage_length(opened, job, settings)
+    if rate is None or length is None:
         return None
-    return rate * tokens * (SEARCH_SHARE_OF_TRAINING if job.kind == "search" else 1)
+    updates, tokens = length
+    return rate * tokens * (searched_updates(updates) if job.kind == "search" else updates)
 
 
-def _stage_tokens(opened: OpenedStudy, job: Job, settings: StageSettings) -> int | None:
-    """Tokens that a stage goes through, from its prepared data; None while that is not prepared."""
+def searched_updates(updates: int) -> float:
+    """Updates of all short trainings of the search before a stage of `updates`."""
+    from babeltune.train.search import search_steps
+
+    return SEARCH_TRAININGS * search_steps(updates)
+
+
+def _stage_length(opened: OpenedStudy, job: Job, settings: StageSettings) -> tuple[int, float] | None:
+    """Updates of a stage and tokens of each, from its prepared data; None while that is not prepared."""
     summary_file = opened.folder.artifact(job.needs["data"]) / "summary.json"
     if not summary_file.is_file():
         return None
     train = json.loads(summary_file.read_text(encoding="utf-8"))["train"]
-    if settings.max_steps is None:
-        return round(train["tokens"] * (settings.num_train_epochs or 1))
-    if settings.batch_tokens:
-        return settings.max_steps * settings.batch_tokens
-    assert settings.batch_size is not None
-    return round(settings.max_steps * settings.batch_size * train["tokens"] / max(train["examples"], 1))
+    an_example = train["tokens"] / max(train["examples"], 1)
+    an_update = min(settings.batch_tokens or (settings.batch_size or 1) * an_example, train["tokens"])
+    if settings.max_steps is not None:
+        return settings.max_steps, an_update
+    tokens = train["tokens"] * (settings.num_train_epochs or 1)
+    updates = max(1, math.ceil(tokens / max(an_update, 1)))
+    return updates, tokens / updates
 
 
 def _sum_of(seconds: Mapping[str, float], jobs: Sequence[str]) -> float | None:

@@ -15,6 +15,7 @@ from babeltune.data.hub import hub_commits
 from babeltune.data.sources import source_commit
 from babeltune.evaluate.task_entries import shown_items
 from babeltune.execute.devices import Machine
+from babeltune.models.loading import computed_dtype
 from babeltune.study.expand import expand_tasks
 from babeltune.study.graph import LOCATION_FIELDS
 
@@ -43,6 +44,9 @@ def lock_of(opened: OpenedStudy, machine: Machine) -> dict[str, Any]:
             "devices": machine.description,
             "workers": len(machine.devices),
             "threads_per_worker": machine.threads,
+            "bfloat16_computed_in": str(computed_dtype("bfloat16", machine.device_type)).removeprefix(
+                "torch."
+            ),
         },
         "models": {
             name: {

@@ -4,11 +4,16 @@ The rules for quantised models are learned the hard way: on a CPU, bitsandbytes 
 place at the first forward in eval mode and gives wrong gradients ever after, and 8-bit layers compute
 different things in train and eval mode. So on a CPU a quantised model is unpacked once, before any
 forward: the values are those of the quantised model, the gradients exact, the memory a 16-bit model's.
+
+Few CPUs multiply 16-bit numbers. On the others torch makes do, and takes 3 (AVX-512) to 90 times (AVX2) as
+long as in float32 (`benchmarks/LOG.md`, 2026-11-21): there a model's 16-bit values are held in float32.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +33,25 @@ def torch_dtype(dtype: Dtype) -> torch.dtype:
     import torch
 
     return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[dtype]
+
+
+def computed_dtype(dtype: Dtype, device: str) -> torch.dtype:
+    """What a study's `dtype` is held and computed in on `device`: float32 on CPUs fast at nothing else."""
+    import torch
+
+    if torch.device(device).type == "cpu" and not (dtype == "bfloat16" and _cpu_multiplies_bfloat16()):
+        return torch.float32
+    return torch_dtype(dtype)
+
+
+@functools.cache
+def _cpu_multiplies_bfloat16() -> bool:
+    import torch
+
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported()  # AMX comes with it
+    # On x86 oneDNN calls bfloat16 supported where it is emulated; on ARM it asks for the instructions.
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
@@ -94,7 +118,8 @@ def load_base(
     `bits` 4 and 8 quantise the linear layers (4: nf4, double quantised), by bitsandbytes. On a CPU the
     quantised values are unpacked again at once (see the module's text); with `unpacked` on every device,
     which is what merging needs. With `trainable_full` the weights are float32 masters, unfrozen, to be
-    computed with under autocast in `dtype`.
+    computed with under autocast in `dtype`. All others have the values of `dtype`, and are held in its
+    `computed_dtype`.
 
     Raises:
         ModelError: the folder can't be loaded, or a quantised model is asked for in full.
@@ -130,9 +155,12 @@ def load_base(
         model = model.dequantize(dtype=options["dtype"])
         # What is left is an ordinary model; this mark would make PEFT and save_pretrained treat it otherwise.
         model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
-        log.info("%s: its %d-bit values are held in %s, so no memory is saved", located.name, bits, dtype)
+        log.info("%s: its %d-bit values are unpacked, so no memory is saved", located.name, bits)
     elif bits == 16:
         model.to(device)  # pyright: ignore[reportArgumentType]  (transformers' wrapper hides the signature)
+    if options["dtype"] != computed_dtype(dtype, device) and not trainable_full:
+        log.info("%s: this CPU has no %s products, so they are float32", located.name, dtype)
+        model.to(torch.float32)  # pyright: ignore[reportArgumentType]
     model.requires_grad_(trainable_full)
     return model.eval()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from babeltune.errors import ModelError
 from babeltune.models.adapters import check_targets, lora_config, put_on
+from babeltune.models.loading import computed_dtype
 from babeltune.study.settings import StageSettings
 
 if TYPE_CHECKING:
@@ -121,14 +122,14 @@ def training_memory(
 ) -> TrainingMemory:
     """What training needs on each device, its weights in `shards` parts on as many devices.
 
-    On a CPU a quantised base is held in 16 bits, and the process itself counts. Good to about a third (less
+    On a CPU a quantised base is held unpacked, and the process itself counts. Good to about a third (less
     for architectures with more norms, in full): the allocator's waste is not in it.
 
     Raises:
         ModelError: see `stage_size`.
     """
     size = stage_size(config, settings)
-    width = 4 if settings.dtype == "float32" else 2
+    width = _computed_width(settings, on_cpu=on_cpu)
     moments = held_moment_bytes(size.trainable, size.unpackable_moments, settings.optim)
     if settings.method == "full":
         weights = size.parameters * (TRAINED_BYTES + (0 if width == 4 else width)) + moments
@@ -154,14 +155,14 @@ def row_bytes_per_token(
     `adapted_inputs`: the widths of all inputs that an adapter gets (`StageSize`).
     """
     text = config.get_text_config()
-    width = 4 if settings.dtype == "float32" else 2
+    width = _computed_width(settings, on_cpu=on_cpu)
     heads, groups = text.num_attention_heads, getattr(text, "num_key_value_heads", None)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     # Kept for the backward pass by one layer, a token: residual stream and norms (wider where weights are
     # float32 under autocast), queries, keys, values and the attention's output, and the gated product's
     # widths. Attention counts half as much again, for its padding and probabilities.
     layer = (
-        (12 if settings.method == "full" else 8) * text.hidden_size
+        (12 if settings.method == "full" and width < 4 else 8) * text.hidden_size
         + 3 * (heads + (groups or heads)) * head_dim
         + 4 * text.intermediate_size
     )
@@ -169,6 +170,11 @@ def row_bytes_per_token(
     if settings.gradient_checkpointing:
         return width * (layers * text.hidden_size + layer)
     return width * layers * layer + _adapter_bytes(settings, on_cpu=on_cpu) * adapted_inputs
+
+
+def _computed_width(settings: StageSettings, *, on_cpu: bool) -> int:
+    """Bytes of a number that the stage computes with."""
+    return computed_dtype(settings.dtype, "cpu" if on_cpu else "cuda").itemsize
 
 
 def _adapter_bytes(settings: StageSettings, *, on_cpu: bool) -> float:

@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from babeltune.errors import Interrupted, JobFailed
-from babeltune.models.loading import torch_dtype
+from babeltune.models.loading import computed_dtype
 from babeltune.study.settings import StageSettings
 from babeltune.train import checkpoint
 from babeltune.train.attention import attention_of, packing_for
@@ -161,7 +161,8 @@ class _Training:
         self.updates = plan_updates(self.examples, settings, seed)
         self.checkpoints = work_dir / "checkpoints"
         self.curve = work_dir / "history.jsonl"
-        self.autocast = _float32_masters(model, settings)
+        self.width = computed_dtype(settings.dtype, device)
+        self.autocast = _float32_masters(model, settings, self.width)
         nll: Callable[[Row], torch.Tensor] = partial(row_nll, forward)
         if sharded:
             shard(forward.causal, device, self.group, self.autocast)
@@ -170,7 +171,7 @@ class _Training:
         self.optimizer = make_optimizer(model, settings)
         self.schedule = make_schedule(self.optimizer, settings, len(self.updates))
         # float16 gradients underflow without it; for the other widths it does nothing.
-        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=settings.dtype == "float16")
+        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=self.width == torch.float16)
         fitting = row_budget(model, forward.causal.config, settings, device, processes=self.group.size)
         self.passes = Passes(
             forward,
@@ -358,12 +359,12 @@ class _Training:
             trained_tokens=sum(row.trained_tokens for row in history),
             trainable_parameters=sum(parameter.numel() for parameter in self.trained.values()),
             flops=self.place.flops,
-            matmul_peak=self.group.sum([matmul_peak(self.device, torch_dtype(self.settings.dtype))])[0],
+            matmul_peak=self.group.sum([matmul_peak(self.device, self.width)])[0],
         )
 
 
-def _float32_masters(model: nn.Module, settings: StageSettings) -> torch.dtype | None:
-    """Make every trained weight float32; the width to compute in by autocast where the model needs that.
+def _float32_masters(model: nn.Module, settings: StageSettings, width: torch.dtype) -> torch.dtype | None:
+    """Make every trained weight float32; `width`, to compute in by autocast, where the model needs that.
 
     In pure 16-bit weights small updates round away and little is learned. LoRA's own matrices are
     float32 already and PEFT casts around them; all else that is trained computes under autocast.
@@ -371,9 +372,9 @@ def _float32_masters(model: nn.Module, settings: StageSettings) -> torch.dtype |
     narrow = [p for p in model.parameters() if p.requires_grad and p.dtype != torch.float32]
     for parameter in narrow:
         parameter.data = parameter.data.float()
-    if settings.dtype == "float32" or (settings.method == "lora" and not narrow):
+    if width == torch.float32 or (settings.method == "lora" and not narrow):
         return None
-    return torch_dtype(settings.dtype)
+    return width
 
 
 @contextmanager

@@ -182,8 +182,6 @@ def matmul_peak(device: str, width: torch.dtype) -> float:
     appendix B, with the measured peak in place of the data sheet's, which CPUs don't have).
     """
     kind = torch.device(device).type
-    if kind == "cpu" and width == torch.float16:
-        width = torch.float32  # torch has no fast float16 product for CPUs: measuring would take minutes
     side = PEAK_SIDE[kind]
     matrix_S_S = torch.ones(side, side, device=device, dtype=width)
     best = float("inf")

@@ -115,14 +115,24 @@ def search_learning_rate(settings: StageSettings, seed: int, around: Surrounding
     return found
 
 
+def search_steps(steps: int) -> int:
+    """Updates of each short training, for a stage of `steps` updates."""
+    return min(steps, MOST_STEPS, max(FEWEST_STEPS, math.ceil(SHARE_OF_STEPS * steps)))
+
+
 def _shortened(settings: StageSettings, prepared: Prepared, seed: int) -> StageSettings:
     """The settings of the short trainings: fewer updates, the warm-up shortened in proportion."""
     whole = replace(settings, learning_rate=CENTRE[settings.method])
     steps = len(plan_updates(Examples.from_frame(prepared.train), whole, seed))
-    fewer = min(steps, MOST_STEPS, max(FEWEST_STEPS, math.ceil(SHARE_OF_STEPS * steps)))
     warmup = settings.warmup_steps
     ratio = settings.warmup_ratio if warmup is None else min(1.0, warmup / steps)
-    return replace(settings, max_steps=fewer, num_train_epochs=None, warmup_ratio=ratio, warmup_steps=None)
+    return replace(
+        settings,
+        max_steps=search_steps(steps),
+        num_train_epochs=None,
+        warmup_ratio=ratio,
+        warmup_steps=None,
+    )
 
 
 def _attempt(
