@@ -229,7 +229,8 @@ def _look_at_precision(opened: OpenedStudy, machine: Machine, checked: Checked) 
     from babeltune.models.loading import computed_dtype, torch_dtype
 
     asked: set[Dtype] = {stage.settings.dtype for run in opened.jobs.runs for stage in run.run.stages}
-    for dtype in sorted(asked | {opened.study.eval.dtype}):
+    asked.add(opened.study.eval.dtype)
+    for dtype in sorted(asked):
         if computed_dtype(dtype, machine.device_type) != torch_dtype(dtype):
             message = f"this CPU has no fast {dtype} products, so {dtype} values are computed in float32"
             checked.findings.append(Finding("note", message))
