@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from calibration import Case, cases, shares, simulate
 
-from babeltune.analysis.critical import largest_of
+from babeltune.analysis.critical import largest_absolute_of, largest_of
 from babeltune.analysis.recommend import loss_bounds
 from babeltune.analysis.variance import Estimate, SeedVariance
 
@@ -104,6 +104,27 @@ def test_one_full_recipe_with_two_seeds_leads_to_few_wrong_certifications() -> N
         )
         wrong += loss_bounds(found, list("abcd"), range(4), margin=2.0, confidence=0.95)[1].bound <= 2.0
     assert wrong / 1000 <= 0.05
+
+
+def test_one_recipe_that_varies_much_hides_nothing_of_the_others() -> None:
+    """Contrasts are judged by their own degrees of freedom, and still hold all at once."""
+    correlation = np.full((7, 7), 0.5) + 0.5 * np.eye(7)
+    values = largest_absolute_of(correlation, np.array([np.inf, *[10.0] * 5, 1.1]), 0.95)
+    # Dunnett's own table, two-sided, seven treatments: 2.60 for known variances, 3.15 with ten degrees.
+    assert values[0] == pytest.approx(2.61, abs=0.02)
+    assert (values[1:6] > 3.13).all()
+    assert (values[1:6] < 3.3).all()
+    assert values[6] > 40
+    random = np.random.default_rng(0)
+    sd, seeds = np.array([1.5, *[0.4] * 6]), 2
+    critical = largest_absolute_of(np.eye(7), np.array([1.0, *[6.0] * 6]), 0.95)
+    hold = []
+    for _ in range(2000):
+        difference = sd / np.sqrt(seeds) * random.standard_normal(7)
+        own, shared = random.chisquare(1) / 1, random.chisquare(6) / 6
+        error = sd / np.sqrt(seeds) * np.sqrt(np.array([own, *[shared] * 6]))
+        hold.append(bool((np.abs(difference) <= critical * error).all()))
+    assert 0.94 <= np.mean(hold) <= 0.96
 
 
 def test_simultaneous_values_are_those_of_the_specification() -> None:

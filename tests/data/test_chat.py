@@ -176,6 +176,15 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: PreTrained
         _encode(tokenizer, _chat("a", "b", "c", "d"))
 
 
+def test_a_template_that_leaves_out_answers_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = FORGETFUL.replace("<think></think>", "").replace(
+        "{{ m.content }}", "{{ m.content if m.role == 'user' else '' }}"
+    )
+    with pytest.raises(ModelError, match="leaves out what the assistant says"):
+        _encode(tokenizer, _chat("a", "b"))
+    assert _encode(tokenizer, _chat("a", " ")).trained.count(True) == 1
+
+
 def test_the_injected_system_message_is_recorded(minimind: PreTrainedTokenizerBase) -> None:
     assert template_facts(minimind, {}) == TemplateFacts("You are a helpful assistant", False)
 

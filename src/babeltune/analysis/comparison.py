@@ -82,7 +82,7 @@ def compare(
     low_C, high_C = found.interval(confidence)
     if simultaneous:
         covariance_C_C = _covariance(estimate, h_C_K, found)
-        half_C = largest_absolute_of(covariance_C_C, float(found.df_C.min()), confidence) * found.se_C
+        half_C = largest_absolute_of(covariance_C_C, found.df_C, confidence) * found.se_C
         low_C, high_C = found.difference_C - half_C, found.difference_C + half_C
     detectable_C = found.detectable(high_C - found.difference_C)
     supposed = None

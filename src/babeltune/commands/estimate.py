@@ -16,8 +16,8 @@ from babeltune.models.source import LocatedModel
 from babeltune.study.jobs import WITHOUT_DEVICE, Job
 from babeltune.study.settings import StageSettings
 
-# A learning-rate search has five to seven short trainings, some given up half-way.
-SEARCH_TRAININGS = 5.5
+# A learning-rate search has five to seven short trainings, some given up half-way, each with held-out loss.
+SEARCH_TRAININGS = 6
 
 
 @dataclass(frozen=True)
