@@ -19,8 +19,6 @@ from babeltune.data.examples import Example
 from babeltune.data.layouts import Message
 from babeltune.errors import ModelError
 
-# Characters of the special tokens that a template writes after an answer, at most.
-LONGEST_END = 64
 TEMPLATE_REMEDY = "choose another with `chat_template:` (a Jinja file, or `chatml`)"
 
 
@@ -172,7 +170,8 @@ def _answer_spans(
                 "as they are used",
                 remedy=TEMPLATE_REMEDY,
             )
-        if turn.content.strip() and _is_silent(tokenizer, answered[len(prompt) :]):
+        written, content = answered[len(prompt) :], turn.content.strip()
+        if content not in written and _is_silent(tokenizer, written):
             raise ModelError(
                 f"the chat template of {_name(tokenizer)} leaves out what the assistant says, so nothing but "
                 "the end of a turn would be learned",
@@ -184,7 +183,7 @@ def _answer_spans(
 
 def _is_silent(tokenizer: PreTrainedTokenizerBase, written: str) -> bool:
     """Whether a template writes special tokens for an answer and nothing else."""
-    if len(written) > LONGEST_END or not written.strip():  # without any token `preflight` counts it
+    if not written.strip():  # without any token `preflight` counts it
         return False
     for token in tokenizer.all_special_tokens:
         written = written.replace(token, "")

@@ -5,8 +5,9 @@ place at the first forward in eval mode and gives wrong gradients ever after, an
 different things in train and eval mode. So on a CPU a quantised model is unpacked once, before any
 forward: the values are those of the quantised model, the gradients exact, the memory a 16-bit model's.
 
-Few CPUs multiply 16-bit numbers. On the others torch makes do, and takes 3 (AVX-512) to 90 times (AVX2) as
-long as in float32 (`benchmarks/LOG.md`, 2026-11-21): there a model's 16-bit values are held in float32.
+Few CPUs multiply 16-bit numbers. On the others torch makes do, and takes 3 times as long as in float32
+with oneDNN and up to 90 without (`benchmarks/LOG.md`, 2026-11-21): there its 16-bit values
+are held in float32.
 """
 
 from __future__ import annotations
