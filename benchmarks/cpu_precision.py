@@ -5,23 +5,20 @@
 First large products, alone: in float32, in bfloat16, and in bfloat16 without oneDNN, which is what torch uses
 on CPUs without AVX-512. Then LoRA of rank 16 on SmolLM2-135M and XCOPA scored by it, both ways in turn, each
 in a process of its own. The ratio is what `models/loading.py::computed_dtype` gains where it says float32.
+A CPU that has the instructions stands in for one without under `ONEDNN_MAX_CPU_ISA=AVX512_CORE` (or `AVX2`).
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from embedded import as_in_a_worker, embedded_model, prepared_rows
+from embedded import alone, as_in_a_worker, embedded_model, prepared_rows, train_ours
 
-from babeltune.data.prepare import read_prepared
 from babeltune.evaluate.score import score_task
 from babeltune.models import loading
 from babeltune.models.loading import computed_dtype, load_tokenizer
@@ -29,10 +26,9 @@ from babeltune.models.session import ModelSession, TrainedModel
 from babeltune.study.places import Places
 from babeltune.study.schema import Task
 from babeltune.study.settings import StageSettings
-from babeltune.train.loop import train
+from babeltune.train.meters import matmul_peak
 
 UPDATES, WARM_UP, EXAMPLES, ITEMS = 5, 2, 16, 20
-SIDE = 1024
 
 
 def main() -> None:
@@ -54,7 +50,7 @@ def main() -> None:
     for name, (work, path) in works.items():
         ratios = []
         for _ in range(arguments.rounds):
-            narrow, wide = (_alone(work, path, held_narrow) for held_narrow in (True, False))
+            narrow, wide = (alone(work, path, held_narrow) for held_narrow in (True, False))
             ratios.append(wide / narrow)
             print(f"{name}: bfloat16 {narrow:.1f}, float32 {wide:.1f} a second", flush=True)
         print(
@@ -69,19 +65,9 @@ def _print_products() -> None:
         ("bfloat16", torch.bfloat16, True),
         ("bfloat16 without oneDNN", torch.bfloat16, False),
     ):
-        matrix_S_S = torch.ones(SIDE, SIDE, dtype=width)
-        seconds = []
+        matmul_peak.cache_clear()
         with torch.backends.mkldnn.flags(enabled=onednn):
-            for _ in range(5):
-                began = time.perf_counter()
-                torch.mm(matrix_S_S, matrix_S_S)
-                seconds.append(time.perf_counter() - began)
-        print(f"{name}: {2 * SIDE**3 / min(seconds) / 1e9:.0f} GFLOP/s", flush=True)
-
-
-def _alone(work: Callable[..., float], *arguments: object) -> float:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(work, *arguments).result()
+            print(f"{name}: {matmul_peak('cpu', width) / 1e9:.0f} GFLOP/s", flush=True)
 
 
 def _trained_tokens_a_second(prepared_dir: Path, held_narrow: bool) -> float:
@@ -89,18 +75,7 @@ def _trained_tokens_a_second(prepared_dir: Path, held_narrow: bool) -> float:
     settings = StageSettings(
         method="lora", learning_rate=2e-4, batch_size=EXAMPLES, max_steps=UPDATES, num_train_epochs=None
     )
-    model = ModelSession("cpu").adapter_to_train(TrainedModel(embedded_model()), settings, seed=0)
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(
-            model,
-            read_prepared(prepared_dir),
-            settings,
-            seed=0,
-            work_dir=Path(folder),
-            on_progress=lambda _: None,
-            should_stop=lambda: False,
-            device="cpu",
-        )
+    result = train_ours(embedded_model(), prepared_dir, settings, seed=0, device="cpu")
     print("losses " + " ".join(f"{row.loss:.3f}" for row in result.history), flush=True)
     later = result.history[WARM_UP:]
     return sum(row.tokens for row in later) / sum(row.seconds for row in later)

@@ -1,23 +1,31 @@
-"""What the benchmarks share: their models, rows of a local file, and a worker's environment."""
+"""What the benchmarks share: models, rows of a local file, a worker's environment, a training of ours."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase
 
 from babeltune.commands.opening import cache_dir
-from babeltune.data.prepare import prepare
+from babeltune.data.prepare import prepare, read_prepared
 from babeltune.execute.workers import KEEP_FREED_MEMORY
 from babeltune.models.loading import load_tokenizer
+from babeltune.models.session import ModelSession, TrainedModel
 from babeltune.models.source import LocatedModel, locate
 from babeltune.study.places import Places
 from babeltune.study.schema import Dataset, Mixture, Model
+from babeltune.study.settings import StageSettings
+from babeltune.train.loop import TrainResult, train
+
+T = TypeVar("T")
 
 # Random models to measure speed on, by the widths of LLaMA-7B, and small enough to try a script.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -82,3 +90,33 @@ def as_in_a_worker() -> None:
     """Start this script anew with the environment that `execute/workers.py` gives, unless it has it."""
     if not KEEP_FREED_MEMORY.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_FREED_MEMORY})
+
+
+def alone(work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` returns in a new process, which ends with it: memory left behind slows what follows."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
+
+
+def train_ours(
+    located: LocatedModel, prepared_dir: Path, settings: StageSettings, *, seed: int, device: str
+) -> TrainResult:
+    """One training as a job does it, in a session of its own; what it trained is thrown away."""
+    session = ModelSession(device)
+    start = TrainedModel(located)
+    model = (
+        session.full_to_train(start, settings)
+        if settings.method == "full"
+        else session.adapter_to_train(start, settings, seed=seed)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        return train(
+            model,
+            read_prepared(prepared_dir),
+            settings,
+            seed=seed,
+            work_dir=Path(folder),
+            on_progress=lambda _: None,
+            should_stop=lambda: False,
+            device=device,
+        )

@@ -18,29 +18,24 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from embedded import SHAPES, as_in_a_worker, model_of_shape, prepared_rows
+from embedded import SHAPES, alone, as_in_a_worker, model_of_shape, prepared_rows, train_ours
 from peft import LoraConfig
 from transformers import TrainerCallback
 
 from babeltune.data.prepare import read_prepared
 from babeltune.models.loading import computed_dtype, load_base, load_tokenizer
-from babeltune.models.session import ModelSession, TrainedModel
 from babeltune.models.source import LocatedModel
 from babeltune.study.settings import StageSettings
-from babeltune.train.loop import train
 
 UPDATES, WARM_UP, SEED = 6, 2, 0
 
@@ -143,7 +138,7 @@ def main() -> None:
         f"{arguments.examples} examples, {tokens} tokens an update; {torch.get_num_threads()} threads",
         flush=True,
     )
-    ours = _alone(_ours, work)
+    ours = alone(_ours, work)
     print(
         f"babeltune: loss {ours.losses[0]:.4f}, {ours.tokens_per_second(tokens):.0f} tokens/s, "
         f"FLOP utilisation {ours.flop_utilisation:.2f}",
@@ -152,7 +147,7 @@ def main() -> None:
     best, best_speed = None, 0.0
     for peer in peers(arguments.device):
         try:
-            measured = _alone(_theirs, replace(work, settings=replace(settings, max_steps=1)), peer)
+            measured = alone(_theirs, replace(work, settings=replace(settings, max_steps=1)), peer)
         except (RuntimeError, BrokenProcessPool) as error:  # out of memory, mostly
             print(f"TRL, {peer}: {type(error).__name__} {str(error)[:100]}", flush=True)
             continue
@@ -168,8 +163,8 @@ def main() -> None:
         sys.exit("TRL is right in none of these settings")
     ratios = []
     for number in range(arguments.rounds):
-        theirs = _alone(_theirs, work, best)
-        ours = _alone(_ours, work)
+        theirs = alone(_theirs, work, best)
+        ours = alone(_ours, work)
         speeds = ours.tokens_per_second(tokens), theirs.tokens_per_second(tokens)
         ratios.append(speeds[0] / speeds[1])
         print(
@@ -183,32 +178,8 @@ def main() -> None:
     )
 
 
-def _alone(training: Callable[..., Measured], *arguments: Any) -> Measured:
-    """A training in a new process, which ends with it."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(training, *arguments).result()
-
-
 def _ours(work: Work) -> Measured:
-    settings = work.settings
-    session = ModelSession(work.device)
-    start = TrainedModel(work.located)
-    model = (
-        session.full_to_train(start, settings)
-        if settings.method == "full"
-        else session.adapter_to_train(start, settings, seed=SEED)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(
-            model,
-            read_prepared(work.prepared_dir),
-            settings,
-            seed=SEED,
-            work_dir=Path(folder),
-            on_progress=lambda _: None,
-            should_stop=lambda: False,
-            device=work.device,
-        )
+    result = train_ours(work.located, work.prepared_dir, work.settings, seed=SEED, device=work.device)
     meters, history = result.meters, result.history
     assert meters.matmul_peak is not None
     return Measured(
