@@ -68,7 +68,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 # How models are scored outside a study: what `eval` and `compare` share.
 OwnMetric = Annotated[str | None, typer.Option(help="Metric of own items.")]
-NumFewshot = Annotated[int, typer.Option(min=0)]
+NumFewshot = Annotated[
+    int | None,
+    typer.Option(min=0, help="Examples in the prompt. Default: none, or what lm-eval's task says."),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="First items of each task and language.")]
 Chat = Annotated[bool, typer.Option("--apply-chat-template", help="Wrap prompts in the chat template.")]
 DtypeName = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
@@ -210,7 +213,7 @@ def evaluate(
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter folder.")] = None,
     gguf_file: Annotated[str | None, typer.Option(help="GGUF file inside the model's folder.")] = None,
     metric: OwnMetric = None,
-    num_fewshot: NumFewshot = 0,
+    num_fewshot: NumFewshot = None,
     limit: Limit = None,
     chat: Chat = False,
     bits: Annotated[int, typer.Option(help="16, 8 or 4.")] = 16,
@@ -282,7 +285,7 @@ def compare(
     tasks: Annotated[str, typer.Option(help="For models without scores: task names.")] = "",
     languages: Annotated[str, typer.Option(help="For models without scores: language codes.")] = "",
     metric: OwnMetric = None,
-    num_fewshot: NumFewshot = 0,
+    num_fewshot: NumFewshot = None,
     limit: Limit = None,
     chat: Chat = False,
     dtype: DtypeName = "bfloat16",

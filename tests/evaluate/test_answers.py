@@ -12,7 +12,9 @@ from babeltune.evaluate.answers import answer_tokens, chrf, exact_match, f1, pro
         ("NFL联盟", "zh", ["nfl", "联", "盟"]),
         ("ทีมรับ", "th", list("ทีมรับ")),
         ("العربية الفصحى", "ar", ["عربية", "فصحى"]),
-        ("İSTANBUL'da", "tr", ["istanbul", "da"]),
+        ("İSTANBUL'da", "tr", ["istanbulda"]),
+        ("711,988 – well-known", "en", ["711988", "wellknown"]),
+        ("$5 + 2^3", "en", ["5", "23"]),
     ],
 )
 def test_tokens_follow_the_script(text: str, language: str, tokens: list[str]):
@@ -23,6 +25,13 @@ def test_f1_gives_credit_inside_unsegmented_text():
     assert exact_match("黑豹队防守", ["黑豹队的防守"], "zh") == 0
     assert f1("黑豹队防守", ["黑豹队的防守"], "zh") == pytest.approx(2 * 5 / 11)
     assert 0 < f1("ทีมรับของ", ["ทีมรับ"], "th") < 1
+
+
+def test_marks_inside_a_word_leave_no_gap():
+    """As in MLQA's own script, which drops punctuation and ASCII's signs."""
+    assert exact_match("711988", ["711,988"], "es") == 1
+    assert f1("5 million", ["$5 million"], "en") == 1
+    assert exact_match("Newtons laws", ["Newton's laws"], "en") == 1
 
 
 def test_every_reference_counts():

@@ -114,6 +114,16 @@ def test_faults_are_tried_again(own: Places, fault: str):
     assert stub.fates[fault] == 2
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_server_that_asks_to_wait_is_left_alone(own: Places, concurrency: int):
+    with serving(sums, faults=["429"], retry_after="3") as stub:
+        frame, _ = ask(stub, own, concurrency=concurrency)
+    assert frame["value"].to_list() == [1.0] * 12
+    # lm-eval itself waits one second.
+    again = [moment for moment in stub.arrived[1:] if moment - stub.arrived[0] > 0.9]
+    assert again[0] - stub.arrived[0] > 2.9
+
+
 def test_a_key_comes_from_the_environment(
     own: Places, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -56,6 +56,22 @@ def test_answers_equal_lm_evals_in_other_architectures(
     assert len(set(theirs)) > 2
 
 
+def test_a_models_own_repetition_penalty_counts_as_in_lm_evals(tiny: Tiny, another_model: PreTrainedModel):
+    config = another_model.generation_config
+    assert config is not None
+    config.eos_token_id, config.repetition_penalty = tiny[1].eos_token_id, 1.5
+    asked = [
+        Instance("generate_until", {}, (prompt, {"until": ["\n"], "max_gen_toks": 20}), 0)
+        for prompt in prompts(12)
+    ]
+    # One at a time, as there padding is penalised too.
+    theirs = HFLM(pretrained=another_model, tokenizer=tiny[1], batch_size=1)
+    answers = Scorer(another_model, tiny[1]).generate_until(asked)
+    assert answers == theirs.generate_until(asked, disable_tqdm=True)
+    config.repetition_penalty = None
+    assert answers != Scorer(another_model, tiny[1]).generate_until(asked)
+
+
 @pytest.mark.parametrize("slots", [1, 2, 5])
 def test_answers_do_not_depend_on_the_number_of_slots(tiny: Tiny, another_model: PreTrainedModel, slots: int):
     if not takes_trees(another_model):

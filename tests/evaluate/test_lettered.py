@@ -47,6 +47,24 @@ def test_the_first_word_is_enough_where_it_is_one_choices_only(answer: str, lett
     assert chosen(answer, ["Yes, he left.", "Also, he left.", "No, he left."], "en") == letter
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Có", "Cả hai", "Bên trái", "Début", "Bénin", "Bäcker", "C'est le nord", "C’è", "D'après lui",
+        "D'accord", "A été vu", "A causa", "À gauche", "B12", "Čeština",
+    ],
+)  # fmt: skip
+def test_the_start_of_a_word_is_no_letter(answer: str):
+    assert chosen(answer, ["un", "deux", "trois", "quatre"], "fr") is None
+
+
+@pytest.mark.parametrize(
+    "answer", ["'B'", "la “B”", "C'est B.", "1. B", "정답은 B입니다", "الجواب B", "คำตอบคือB", "उत्तर B है"]
+)
+def test_a_letter_counts_beside_any_scripts_words(answer: str):
+    assert chosen(answer, ["un", "deux", "trois", "quatre"], "fr") == "B"
+
+
 def test_only_the_right_one_scores():
     document = generative(DOCUMENT)
     assert process_results(document, ["B"]) == {"acc": 1.0}

@@ -79,6 +79,29 @@ def test_a_task_named_by_its_file_brings_our_model_to_the_plain_command(
     assert len(run(THEIRS, "babeltune", tiny_model_dir, task, stories, tmp_path)) == 6
 
 
+def test_arguments_of_hf_mean_the_same(tiny_model_dir: Path):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models import huggingface
+
+    from babeltune.evaluate import lm_eval_model
+
+    babeltune: Any = lm_eval_model.BabeltuneLM  # as `hf`, decorated in a way that hides its parameters
+    arguments: dict[str, Any] = {
+        "pretrained": str(tiny_model_dir), "device": "cpu", "dtype": "float32", "max_length": 24,
+        "prefix_token_id": 65, "add_bos_token": True, "chat_template_args": {"add_generation_prompt": False},
+    }  # fmt: skip
+    theirs: Any = huggingface.HFLM
+    hf, ours = theirs(**arguments), babeltune(**arguments)
+    asked = [Instance("loglikelihood", {}, (context, " yes"), 0) for context in ("", "is it so? " * 5, "no")]
+    wanted = [value for value, _ in hf.loglikelihood(asked, disable_tqdm=True)]
+    assert [value for value, _ in ours.loglikelihood(asked)] == pytest.approx(wanted, abs=1e-3)
+    assert hf.tok_encode("abc") == ours.tok_encode("abc")
+    thinking = babeltune(pretrained=str(tiny_model_dir), device="cpu", enable_thinking=False)
+    assert thinking._template_kwargs == {"enable_thinking": False}
+    with pytest.raises(ValueError, match="takes no softmax_dtype"):
+        babeltune(pretrained=str(tiny_model_dir), softmax_dtype="float32")
+
+
 def test_simple_evaluate_knows_the_model_once_it_is_imported(tiny_model_dir: Path, stories: Path):
     import lm_eval
     from lm_eval.tasks import TaskManager

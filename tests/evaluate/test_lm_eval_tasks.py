@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from babeltune.errors import TaskError, Unreachable
 from babeltune.evaluate import lm_eval_tasks, task_entries
+from babeltune.evaluate.lm_eval_notes import examples_shown
 from babeltune.evaluate.score import score_task
 from babeltune.study.places import Places
 from babeltune.study.schema import Task
 
 pytestmark = pytest.mark.slow
 NOWHERE = Places(Path())
+Write = Callable[[str, list[dict[str, Any]]], Places]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,35 @@ def test_the_metric_decided_on_is_one_that_single_items_have(name: str, metric: 
 )
 def test_a_task_is_answered_in_writing_where_all_of_it_is(name: str, kind: str):
     assert lm_eval_tasks.metric_and_kind(name)[2] == kind
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "shown"),
+    [(None, None, 0), (None, 8, 8), (5, None, 5), (5, 8, 8), (5, 0, 0), (0, None, 0), (0, 8, 0)],
+)
+def test_examples_are_as_many_as_lm_eval_would_show(own: int | None, asked: int | None, shown: int):
+    assert examples_shown(own, asked) == shown
+
+
+def test_a_task_that_says_how_many_examples_it_shows_says_so():
+    assert "none are shown" in (lm_eval_tasks.note("ifeval", 8) or "")
+    assert lm_eval_tasks.note("ifeval", None) is None
+    assert "shows 5 examples" in (lm_eval_tasks.note("gsm8k", None) or "")
+
+
+def test_a_task_fixed_at_no_examples_shows_none(mirror: Write):
+    """Otherwise they would come from the items scored."""
+    rows = [{"question": f"{i}?", "mc1_targets": {"choices": ["a", "b"], "labels": [1, 0]}} for i in range(3)]
+    places = mirror("truthfulqa/truthful_qa/multiple_choice/validation", rows)
+    name = "truthfulqa_mc1"
+    for asked in (None, 2):
+        task = lm_eval_tasks.lm_evals_own(name, num_fewshot=asked, data_root=places.data_root)
+        assert task.config.num_fewshot == 0
+    digests = {
+        task_entries.task_digest(Task(name=name), "en", num_fewshot=k, limit=2, places=places)
+        for k in (None, 2)
+    }
+    assert len(digests) == 1
 
 
 def test_what_is_wrong_with_a_task_is_said():

@@ -84,6 +84,18 @@ def test_broken_json_missing_files_and_languages(tmp_path: Path):
         read(tmp_path, "accuracy", "en")
 
 
+def test_what_ends_an_answer_is_part_of_what_is_asked(tmp_path: Path):
+    """It is decided by all references, also of items past the limit."""
+
+    def digest(reference: str) -> str:
+        rows = [{"item": i, "language": "sw", "prompt": "a", "reference": "b"} for i in range(2)]
+        write(tmp_path, [*rows, rows[0] | {"item": 9, "reference": reference}])
+        task = Task(path="own.jsonl", metric="f1")
+        return task_entries.task_digest(task, "sw", num_fewshot=0, limit=2, places=Places(tmp_path))
+
+    assert digest("one line") == digest("another line") != digest("two\nlines")
+
+
 def test_files_that_could_carry_code_are_refused(tmp_path: Path):
     (tmp_path / "task.yaml").write_text("doc_to_text: !function evil.run\n")
     with pytest.raises(TaskError, match="run code"):

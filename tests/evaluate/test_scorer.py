@@ -156,6 +156,35 @@ def test_the_loss_leaves_the_prompt_out(tiny: Tiny):
     assert nats == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_reference_longer_than_the_model_is_scored_whole(tiny: Tiny):
+    """In parts of half the model's length, each after as many tokens as there is room for."""
+    model, tokenizer = tiny
+    random.seed(6)
+    prompt, reference = "Say it: ", words(60)
+    scorer = Scorer(model, tokenizer)
+    scorer.max_length = 100
+    ids = torch.tensor([tokenizer.encode(prompt + reference)])
+    first, expected = len(tokenizer.encode(prompt)), 0.0
+    for start in range(first, ids.shape[1], 50):
+        end = min(start + 50, ids.shape[1])
+        part = ids[:, max(0, end - 101) : end]
+        with torch.no_grad():
+            logprobs = model(part[:, :-1]).logits[0].log_softmax(-1)
+        expected -= sum(
+            logprobs[i - 1, part[0, i]].item() for i in range(part.shape[1] - end + start, part.shape[1])
+        )
+    (nats,) = scorer.loss([(prompt, reference)])
+    assert ids.shape[1] - first > 2 * scorer.max_length
+    assert nats == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_choice_longer_than_the_model_is_refused(tiny: Tiny):
+    scorer = Scorer(*tiny)
+    scorer.max_length = 20
+    with pytest.raises(TaskError, match="and the model takes 20"):
+        scorer.loglikelihood([instance("loglikelihood", "a", f" {words(9)}")])
+
+
 def test_bos_can_be_left_to_the_template(tiny: Tiny):
     model, tokenizer = tiny
 

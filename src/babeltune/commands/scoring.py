@@ -47,7 +47,7 @@ class Scoring:
     tasks: tuple[str, ...]
     languages: tuple[str, ...]
     metric: str | None = None
-    num_fewshot: int = 0
+    num_fewshot: int | None = None
     limit: int | None = None
     chat: bool = False
     bits: int = 16
@@ -86,7 +86,7 @@ class Scoring:
         """How models are asked, as `samples.LoggedScores.settings` says it."""
         return {
             "precision": self.dtype,
-            "examples shown": str(self.num_fewshot),
+            "examples shown": "each task's own" if self.num_fewshot is None else str(self.num_fewshot),
             "chat template": "applied" if self.chat else "not applied",
         }
 

@@ -7,12 +7,14 @@ the environment, goes into the request and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from lm_eval.api.instance import Instance
@@ -26,8 +28,10 @@ from babeltune.study.schema import Reference
 
 # Requests between two looks at whether to stop, for each that is under way at a time.
 ROUNDS_BETWEEN_LOOKS = 4
-TRIES = 6
+TRIES = 8
 SECONDS_A_TRY = 600
+# Servers that limit rates do so by the minute.
+MOST_SECONDS_WAITED = 60.0
 
 
 # Its decorator hides its signature from type checkers.
@@ -171,14 +175,26 @@ class ChatApi(_LocalChatCompletion):
         ]
 
     async def amodel_call(self, *arguments: Any, **kwargs: Any) -> Any:
-        """lm-eval's request, without the key in what it raises."""
+        """lm-eval's request, without the key in what it raises, which is not before the server's own wait."""
         import aiohttp
 
         try:
             return await super().amodel_call(*arguments, **kwargs)
         except aiohttp.ClientResponseError as error:
-            status = error.status
+            status, wait = error.status, _retry_after(error.headers or {})
+        await asyncio.sleep(wait)
         raise _Status(status)
+
+    def model_call(self, *arguments: Any, **kwargs: Any) -> Any:
+        """The same where requests go one after another."""
+        import requests
+
+        try:
+            return super().model_call(*arguments, **kwargs)
+        except requests.HTTPError as error:
+            answered = cast(requests.Response, error.response)
+        time.sleep(_retry_after(answered.headers))
+        raise _Status(answered.status_code)
 
     def parse_generations(self, outputs: Any, **kwargs: Any) -> list[str]:
         """lm-eval's hook. The next that lm-eval does, before it takes in another reply, is `add_partial`."""
@@ -189,9 +205,11 @@ class ChatApi(_LocalChatCompletion):
 
     def add_partial(self, kind: str, arguments: Any, answer: str) -> None:
         """lm-eval's hook for caches: keep a reply."""
-        counts = [self._usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        counted = [count if isinstance(count, int) else None for count in counts]
-        self._replies.add(self._key(arguments), Reply(answer, *counted))
+        read, written = (
+            count if isinstance(count := self._usage.get(name), int) else None
+            for name in ("prompt_tokens", "completion_tokens")
+        )
+        self._replies.add(self._key(arguments), Reply(answer, read, written))
 
     def _create_payload(self, *arguments: Any, **kwargs: Any) -> dict[str, Any]:
         payload = super()._create_payload(*arguments, **kwargs)
@@ -206,13 +224,12 @@ class ChatApi(_LocalChatCompletion):
     @contextlib.contextmanager
     def _errors_in_words(self) -> Iterator[None]:
         import aiohttp
-        import requests
 
         where, address = "eval.references", self._reference.base_url
         try:
             yield
-        except (_Status, requests.HTTPError) as error:
-            status = error.status if isinstance(error, _Status) else getattr(error.response, "status_code", 0)
+        except _Status as error:
+            status = error.status
             if status in (401, 403):
                 name = self._reference.api_key_env
                 raise UserError(
@@ -237,6 +254,14 @@ class ChatApi(_LocalChatCompletion):
                 where=where,
                 remedy="check `base_url` and the network, or start the server",
             ) from None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """How many seconds a server asks to be left alone, beside what lm-eval waits anyway."""
+    try:
+        return min(max(float(headers.get("Retry-After", 0)), 0.0), MOST_SECONDS_WAITED)
+    except ValueError:  # a date
+        return 0.0
 
 
 def vllm(path: str, *, dtype: str) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
+from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from babeltune.evaluate import trie
 from babeltune.evaluate.passes import Prefix, as_model_takes, run_prefix, run_rows, windowed
@@ -47,6 +48,7 @@ def generate_tokens(
 ) -> list[list[int]]:
     """The greedy continuation of each context (not empty), in tokens, the one that ended it included.
 
+    Under the repetition penalty of the model's own generation config, if it has one.
     `is_end(tokens)` is asked after each new token whether the sequence is finished. `on_step(done)` is called
     between passes of the model with the number of finished sequences. `slots`: sequences that are decoded
     at a time; by default what memory allows.
@@ -87,7 +89,10 @@ class _Run:
         slots: int | None,
     ) -> None:
         self.model, self.max_new_tokens, self.is_end = model, max_new_tokens, is_end
+        self.contexts = contexts
         self.answers: list[list[int]] = [[] for _ in contexts]
+        penalty = getattr(model.generation_config, "repetition_penalty", None) or 1.0
+        self._penalty = None if penalty == 1.0 else RepetitionPenaltyLogitsProcessor(penalty)
         self.unfinished = len(contexts)
         kind = "cuda" if model.device.type == "cuda" else "cpu"
         # The token after the context is not part of it: any will do.
@@ -109,7 +114,8 @@ class _Run:
         rows = self._batches.popleft()
         logits_N_V = run_rows(self.model, rows, self._prefix)
         targets = [(b, row, target) for b, row in enumerate(rows) for target in row.targets]
-        for (b, row, target), token in zip(targets, logits_N_V.argmax(1).tolist(), strict=True):
+        tokens = self._likeliest(logits_N_V, [target.request for _, _, target in targets])
+        for (b, row, target), token in zip(targets, tokens, strict=True):
             if not self._take(target.request, token):
                 path_T = torch.tensor(trie.path(row, target.node), device=self.model.device)
                 self._pending.append(_Pending(target.request, b, path_T))
@@ -119,7 +125,7 @@ class _Run:
         """One token for every sequence in a slot."""
         slots = self._slots
         last_B = torch.tensor([self.answers[request][-1] for request in slots.requests])
-        tokens = slots.step(self.model, last_B, self._prefix)
+        tokens = self._likeliest(slots.step(self.model, last_B, self._prefix), slots.requests)
         ended = [
             slot
             for slot, (request, token) in enumerate(zip(slots.requests, tokens, strict=True))
@@ -127,6 +133,19 @@ class _Run:
         ]
         slots.empty(ended)
         self._fill_slots()
+
+    def _likeliest(self, logits_N_V: torch.Tensor, requests: Sequence[int]) -> list[int]:
+        """The next token of each of the requests."""
+        if self._penalty is not None:
+            seen = [[*self.contexts[request], *self.answers[request]] for request in requests]
+            longest = max(map(len, seen))
+            # A token counts once however often it was seen, so a repeated one fills up.
+            filled = [ids + ids[-1:] * (longest - len(ids)) for ids in seen]
+            logits_N_V = self._penalty(
+                torch.tensor(filled, device=logits_N_V.device),  # pyright: ignore[reportArgumentType]
+                logits_N_V.float(),  # pyright: ignore[reportArgumentType]
+            )
+        return logits_N_V.argmax(1).tolist()
 
     def _take(self, request: int, token: int) -> bool:
         """Add a token to an answer; whether that ends it."""
@@ -208,8 +227,8 @@ class _Slots:
                 self.requests[slot] = self.requests[last]
             self.requests.pop()
 
-    def step(self, model: PreTrainedModel, last_B: torch.Tensor, prefix: Prefix) -> list[int]:
-        """Run each sequence's last token; the likeliest next token of each."""
+    def step(self, model: PreTrainedModel, last_B: torch.Tensor, prefix: Prefix) -> torch.Tensor:
+        """Run each sequence's last token; the logits of each one's next (B, vocabulary)."""
         device, P = model.device, prefix.length
         length_B = self.length_S[: self.used]
         self.reach = int(length_B.max()) + 1
@@ -218,8 +237,12 @@ class _Slots:
         seen_B_K = torch.cat(
             [torch.ones(self.used, P, dtype=torch.bool, device=device), own_T <= length_B[:, None]], dim=1
         )
-        distance_B_K = position_B[:, None] - torch.arange(P + self.reach, device=device)
-        masks = windowed(model, seen_B_K[:, None, None], distance_B_K[:, None, None])
+        masks = windowed(
+            model,
+            seen_B_K[:, None, None],
+            position_B[:, None, None, None],
+            torch.arange(P + self.reach, device=device),
+        )
         logits_B_1_V = model(
             input_ids=last_B[:, None].to(device),
             position_ids=position_B[:, None],
@@ -229,7 +252,7 @@ class _Slots:
             shared_prefix=prefix,
         ).logits
         length_B += 1
-        return logits_B_1_V[:, -1].argmax(1).tolist()
+        return logits_B_1_V[:, -1]
 
 
 def step_attention(

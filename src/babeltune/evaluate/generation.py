@@ -32,7 +32,7 @@ def generate(
 ) -> list[str]:
     """The greedy continuation of each (context ids, lm-eval generation kwargs), cut at its first stop string.
 
-    Pure argmax decoding: penalties that a model's own generation config may ask for are not applied.
+    Of what a model's own generation config may ask for, its repetition penalty counts, as in lm-eval's `hf`.
     Models that take trees share starts and slots (`continuous.py`); others decode in batches of like length.
     `on_batch(done, total)` is called between passes of the model.
 
@@ -154,6 +154,8 @@ def _generate_batch(
     ids_B_L = torch.zeros(B, L, dtype=torch.long)
     mask_B_L = torch.zeros(B, L, dtype=torch.long)
     for b, context in enumerate(contexts):
+        # Padding is masked, but a repetition penalty sees it: so it repeats what is there.
+        ids_B_L[b] = context[0]
         ids_B_L[b, L - len(context) :] = torch.tensor(list(context))
         mask_B_L[b, L - len(context) :] = 1
     ends = sorted(is_end.tokens)

@@ -7,10 +7,11 @@ words count as the answer.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import regex
 
 from babeltune.evaluate.answers import answer_tokens
 from babeltune.evaluate.documents import Document, answer_document
@@ -27,8 +28,9 @@ ANSWER = {
     "vi": "Đáp án", "zh": "答案", "zh-Hant": "答案",
 }  # fmt: skip
 
-# A letter that stands alone. "A" before a word in small letters is English's article.
-_ALONE = re.compile(r"(?<![A-Za-z])(?:[B-D](?![A-Za-z])|A(?![A-Za-z]|\s+[a-z]))")
+# A letter that stands alone: no part of a word in Latin letters (Có, C'est), though other scripts write
+# theirs right beside it (答案是B。). "A" before a word in small letters is a word in many languages.
+_ALONE = regex.compile(r"(?<![\p{Latin}\d])(?:[B-D]|A(?!\s+\p{Ll}))(?![\p{Latin}\d]|['’]\p{Latin})")
 # Other scripts' letters of the same look, for answers that are nothing but one letter.
 _LOOKALIKES = str.maketrans("АВСΑΒ", "ABCAB")
 
@@ -50,7 +52,7 @@ def generative(document: Document) -> Document:
 def chosen(answer: str, choices: Sequence[str], language: str) -> str | None:
     """The letter of the choice that an answer names, or None."""
     answer = unicodedata.normalize("NFKC", answer).strip()
-    bare = "".join(char for char in answer if unicodedata.category(char)[0] == "L")
+    bare = "".join(char for char in answer if unicodedata.category(char)[0] in "LN")
     letters = LETTERS[: len(choices)]
     if len(bare) == 1 and (letter := bare.upper().translate(_LOOKALIKES)) in letters:
         return letter

@@ -44,16 +44,29 @@ _NOTES: Final = {
 }
 
 
-def note(name: str, config: Mapping[str, Any], num_fewshot: int) -> str | None:
+def note(name: str, config: Mapping[str, Any], num_fewshot: int | None) -> str | None:
     """What to know of lm-eval's `name` before believing its scores, or None.
 
-    `config`: the YAML of one of its subtasks.
+    `config`: the YAML of one of its subtasks. `num_fewshot`: what the study asks for.
     """
     fitting = [start for start in _NOTES if name == start or name.startswith(f"{start}_")]
-    found = _NOTES[max(fitting, key=len)] if fitting else None
-    if found is None and num_fewshot and shown_split(config) == scored_split(config):
-        return "examples come from the items scored"
-    return found
+    notes = [_NOTES[max(fitting, key=len)]] if fitting else []
+    shown = examples_shown(config.get("num_fewshot"), num_fewshot)
+    if shown and not notes and shown_split(config) == scored_split(config):
+        notes.append("examples come from the items scored")
+    if num_fewshot is not None and shown != num_fewshot:
+        notes.append("lm-eval fixes it at no examples, so none are shown")
+    elif num_fewshot is None and shown:
+        notes.append(f"shows {shown} examples, as lm-eval has it")
+    return "; ".join(notes) or None
+
+
+def examples_shown(own: int | None, asked: int | None) -> int:
+    """How many examples lm-eval shows for a task that says `own` where a user asks for `asked`.
+
+    A task that says 0 is never overruled: most such tasks have no examples but the items scored.
+    """
+    return own or 0 if asked is None or own == 0 else asked
 
 
 def scored_split(config: Mapping[str, Any]) -> str | None:

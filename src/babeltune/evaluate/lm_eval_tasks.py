@@ -22,7 +22,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from babeltune.errors import TaskError, Unreachable, UserError
 from babeltune.evaluate import answers, lm_eval_notes
 from babeltune.evaluate.documents import Document, Documents
-from babeltune.evaluate.own_items import gap, on_own_line
+from babeltune.evaluate.own_items import answer_end, gap, on_own_line
 from babeltune.evaluate.rows import mirror_folder, read_jsonl
 from babeltune.evaluate.task_names import METRIC_NAMES, OTHER_LANGUAGES
 from babeltune.evaluate.tasks import FOLDER, BuiltIn, as_datasets
@@ -76,19 +76,15 @@ def own_answers(
     apply_chat_template: bool,
     max_gen_toks: int,
 ) -> Task:
-    """A user's items answered in free text.
-
-    An answer ends with its line, unless references have several lines: then with an empty line.
-    """
+    """A user's items answered in free text."""
     config = load_yaml(FOLDER / "_answers_yaml")
-    several_lines = any("\n" in text for document in documents.scored for text in document["references"])
     config |= {
         "task": name,
         "custom_dataset": _constant(as_datasets(documents)),
         "doc_to_text": _prompt if apply_chat_template else _prompt_line,
         "process_results": partial(_own_results, metric),
         "generation_kwargs": {
-            "until": ["\n\n" if several_lines else "\n"],
+            "until": [answer_end(documents)],
             "do_sample": False,
             "max_gen_toks": max_gen_toks,
         },
@@ -99,6 +95,8 @@ def own_answers(
 
 def lm_evals_own(name: str, *, num_fewshot: int | None, data_root: Path | None) -> Task:
     """A task of lm-eval, unchanged but for where its rows come from when a local mirror holds them.
+
+    `num_fewshot`: see `lm_eval_notes.examples_shown`.
 
     Raises:
         TaskError: it runs code that a model wrote, or its rows can't be read.
@@ -112,11 +110,15 @@ def lm_evals_own(name: str, *, num_fewshot: int | None, data_root: Path | None) 
             f"{name} runs code that the model writes", remedy="leave it out; babeltune doesn't run it"
         )
     if "class" in config:
-        return _reported(name, lambda: cast(Task, _manager().load([name])["tasks"][name]))
-    folder = mirror_folder(str(config.get("dataset_path")), data_root)
-    if folder is not None:
-        config = _mirrored(config, folder, num_fewshot)
-    task: Task = _reported(name, lambda: _configured(config, num_fewshot))
+        task = _reported(name, lambda: cast(Task, _manager().load([name])["tasks"][name]))
+        shown = lm_eval_notes.examples_shown(task.get_config("num_fewshot"), num_fewshot)
+        task.set_config("num_fewshot", shown)
+    else:
+        shown = lm_eval_notes.examples_shown(config.get("num_fewshot"), num_fewshot)
+        folder = mirror_folder(str(config.get("dataset_path")), data_root)
+        if folder is not None:
+            config = _mirrored(config, folder, shown)
+        task = _reported(name, lambda: _configured(config, shown))
     task.set_fewshot_seed(FEWSHOT_SEED)
     return task
 
@@ -181,22 +183,23 @@ def metric_and_kind(name: str) -> tuple[str, float | None, TaskKind]:
     return METRIC_NAMES.get(by_item[0], by_item[0]), None, kind
 
 
-def note(name: str, num_fewshot: int) -> str | None:
+def note(name: str, num_fewshot: int | None) -> str | None:
     """What to know of a task before believing its scores, or None."""
     return lm_eval_notes.note(name, _first_config(name), num_fewshot)
 
 
-def content(name: str, language: str, num_fewshot: int, limit: int | None, data_root: Path | None) -> Any:
+def content(
+    name: str, language: str, num_fewshot: int | None, limit: int | None, data_root: Path | None
+) -> Any:
     """What makes up the identity of an lm-eval task: version, configuration, scored and example rows."""
-    found: list[Any] = [lm_eval.__version__, num_fewshot]
+    found: list[Any] = [lm_eval.__version__]
     for subtask in language_subtasks(name, language):
         task = lm_evals_own(subtask, num_fewshot=num_fewshot, data_root=data_root)
         config = {k: v for k, v in task.config.to_dict().items() if k not in ("custom_dataset", "metadata")}
         config = json.loads(_ADDRESS.sub("", json.dumps(config, default=str)))
         scored = [document for _, document in task.doc_iterator(rank=0, limit=limit, world_size=1)]
-        found.append(
-            [subtask, task.VERSION, config, scored, list(task.fewshot_docs() or []) if num_fewshot else []]
-        )
+        shown = list(task.fewshot_docs() or []) if task.config.num_fewshot else []
+        found.append([subtask, task.VERSION, config, scored, shown])
     return found
 
 
@@ -224,7 +227,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _configured(config: dict[str, Any], num_fewshot: int | None) -> ConfigurableTask:
+def _configured(config: dict[str, Any], num_fewshot: int) -> ConfigurableTask:
     kept = {key: value for key, value in config.items() if key not in _STRUCTURE}
     with quiet():
         return ConfigurableTask(config={**kept, "num_fewshot": num_fewshot})
@@ -270,7 +273,7 @@ def _own_results(metric: str, document: Document, results: Sequence[str]) -> dic
     return {metric: compare(answer, references, document["language"])}
 
 
-def _mirrored(config: dict[str, Any], folder: Path, num_fewshot: int | None) -> dict[str, Any]:
+def _mirrored(config: dict[str, Any], folder: Path, num_fewshot: int) -> dict[str, Any]:
     """The configuration with its rows from a local mirror, without the splits that the mirror leaves out.
 
     Raises:
@@ -278,8 +281,7 @@ def _mirrored(config: dict[str, Any], folder: Path, num_fewshot: int | None) -> 
     """
     name = config.get("dataset_name") or "default"
     there = sorted(path.stem for path in (folder / name).glob("*.jsonl"))
-    shots = config.get("num_fewshot", 0) if num_fewshot is None else num_fewshot
-    needed = [lm_eval_notes.scored_split(config), lm_eval_notes.shown_split(config) if shots else None]
+    needed = [lm_eval_notes.scored_split(config), lm_eval_notes.shown_split(config) if num_fewshot else None]
     for split in needed:
         if split is not None and split not in there:
             raise Unreachable(

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-# Sign and digits. Spaces (plain, no-break, thin, narrow) belong to a number only where they part groups of
-# three; a minus sign follows no digit or letter, as a dash between numbers does.
+# Sign and digits. Spaces (plain, no-break, thin, narrow) and apostrophes belong to a number only where they
+# part groups of three; a minus sign follows no digit or letter, as a dash between numbers does.
 _NUMBER = re.compile(
     r"((?<![\dA-Za-z])[-−])?"
-    r"((?<!\d)\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?!\d)(?:[.,．，]\d+)?|\d+(?:[.,．，]\d+)*)"
+    r"((?<!\d)\d{1,3}(?:[ \u00a0\u2009\u202f'’]\d{3})+(?!\d)(?:[.,．，]\d+)?|\d+(?:[.,．，]\d+)*)"
 )
-_SPACES = re.compile(r"[ \u00a0\u2009\u202f]")
+_SPACES = re.compile(r"[ \u00a0\u2009\u202f'’]")
 _MARKS = re.compile(r"[.,．，]")
 
 

@@ -60,6 +60,12 @@ def gap(language: str) -> str:
     return "" if is_unsegmented(language) else " "
 
 
+def answer_end(documents: Documents) -> str:
+    """What ends an answer in free text: its line, or, where references have several lines, an empty line."""
+    several_lines = any("\n" in text for document in documents.scored for text in document["references"])
+    return "\n\n" if several_lines else "\n"
+
+
 def answer_tokens(task: schema.Task) -> int:
     """The longest answer to own items, in tokens. A judge reads more than a line."""
     return task.max_gen_toks or (512 if task.metric == "judge" else 256)

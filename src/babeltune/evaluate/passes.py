@@ -121,17 +121,19 @@ def run_rows(model: PreTrainedModel, rows: Sequence[trie.Row], prefix: Prefix | 
         hook.remove()
 
 
-def windowed(model: PreTrainedModel, seen: torch.Tensor, distance: torch.Tensor) -> dict[str, torch.Tensor]:
+def windowed(
+    model: PreTrainedModel, seen: torch.Tensor, query_at: torch.Tensor, key_at: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """What is visible in each type of the model's layers, given what is without windows (boolean).
 
-    `distance`: how far behind its query each key is, in positions. `seen` broadcasts to its shape. Models
-    with one kind of layers have one entry.
+    `query_at` and `key_at`: positions, which together broadcast to the shape of `seen`. Models with one kind
+    of layers have one entry.
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     if window is None:
         return {"full_attention": seen}
-    sliding = {"sliding_attention": seen & (distance < window)}
+    sliding = {"sliding_attention": seen & (query_at - key_at < window)}
     return sliding if getattr(config, "layer_types", None) is None else {"full_attention": seen, **sliding}
 
 
@@ -155,8 +157,9 @@ def _masks(
     # Padding sees itself: a row of the softmax without any key is NaN.
     seen_B_1_L_K[:, 0, :, P:].diagonal(dim1=1, dim2=2).fill_(True)
     key_positions_B_K = torch.cat([torch.arange(P).expand(B, P), positions_B_L], dim=1)
-    distance_B_1_L_K = (positions_B_L[:, :, None] - key_positions_B_K[:, None, :])[:, None]
-    masks = windowed(model, seen_B_1_L_K, distance_B_1_L_K)
+    masks = windowed(
+        model, seen_B_1_L_K, positions_B_L[:, None, :, None], key_positions_B_K[:, None, None, :]
+    )
     return as_model_takes(model, {kind: _additive(mask, model) for kind, mask in masks.items()})
 
 

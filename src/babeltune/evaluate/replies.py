@@ -21,11 +21,15 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge answered, and the tokens that it counted (None where its server doesn't say)."""
+    """What a model answered, and the tokens that were counted (None where its server doesn't say).
+
+    `cut_off`: it reached the longest that it may have.
+    """
 
     text: str
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cut_off: bool = False
 
 
 def key_of(

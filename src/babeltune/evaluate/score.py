@@ -32,7 +32,7 @@ def score_task(
     task: str | schema.Task,
     language: str,
     *,
-    num_fewshot: int,
+    num_fewshot: int | None,
     limit: int | None,
     apply_chat_template: bool,
     template_kwargs: dict[str, Any],
@@ -44,9 +44,10 @@ def score_task(
     """Item scores of a loaded model.
 
     The model is scored as it is: its precision is the caller's choice. It is in eval mode meanwhile.
-    `num_fewshot` and `limit` are the study's, the task's own win. `on_progress(done, total)` counts requests
-    to the model; `should_stop()` is asked between batches. `kept(prepare)` gives the prompts that the last
-    model with this tokenizer was asked with, or what `prepare()` makes (`prepared.Kept`).
+    `num_fewshot` and `limit` are the study's, the task's own win; see `task_entries.shots_and_limit`.
+    `on_progress(done, total)` counts requests to the model; `should_stop()` is asked between batches.
+    `kept(prepare)` gives the prompts that the last model with this tokenizer was asked with, or what
+    `prepare()` makes (`prepared.Kept`).
 
     Returns:
         Columns item (shared across parallel languages), metric, value (shares 0 to 1; losses in bits and
@@ -82,7 +83,7 @@ def score_by(
     task: str | schema.Task,
     language: str,
     *,
-    num_fewshot: int,
+    num_fewshot: int | None,
     limit: int | None,
     places: Places,
     kept: Callable[[Callable[[], Prepared]], Prepared] | None = None,
@@ -112,14 +113,14 @@ def score_by(
 
 
 def _task_objects(
-    task: schema.Task, language: str, shots: int, places: Places, apply_chat_template: bool
+    task: schema.Task, language: str, shots: int | None, places: Places, apply_chat_template: bool
 ) -> list[Task]:
     ours = task_entries.built_in(task)
     if ours is not None:
         documents = task_entries.task_documents(task, language, places)
         assert documents is not None
-        task_entries.check_shots(task, documents, shots)
-        return [lm_eval_tasks.built_in(ours, language, num_fewshot=shots, data_root=places.data_root)]
+        task_entries.check_shots(task, documents, shots or 0)
+        return [lm_eval_tasks.built_in(ours, language, num_fewshot=shots or 0, data_root=places.data_root)]
     if task.path is None:
         name = (task.name or "").removeprefix(task_entries.LM_EVAL_PREFIX)
         return [

@@ -22,7 +22,7 @@ from lm_eval.models.utils import has_bos_prefix
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from babeltune.data.chat import render_prompt
-from babeltune.errors import Interrupted
+from babeltune.errors import Interrupted, TaskError
 from babeltune.evaluate import trie
 from babeltune.evaluate.generation import generate
 from babeltune.evaluate.passes import run_prefix, run_rows, takes_trees
@@ -122,7 +122,7 @@ class Scorer(TemplateLM):
         tokenizer = self.tokenizer
         assert tokenizer is not None
         special = self.bos if add_special_tokens is None else add_special_tokens
-        if special is None and has_bos_prefix(string, tokenizer.decode([self.prefix_token_id])):
+        if add_special_tokens is None and has_bos_prefix(string, tokenizer.decode([self.prefix_token_id])):
             special = False
         return (
             tokenizer.encode(string)
@@ -199,8 +199,18 @@ class Scorer(TemplateLM):
 
         Tokens of the joined text that the prompt alone does not have are the reference's, as in training.
         """
-        readied = self._planned([self._reference_tokens(*pair) for pair in pairs])
-        return [-value for value, _ in self._run(readied)]
+        windows: list[Pair] = []
+        owners: list[int] = []
+        for i, pair in enumerate(pairs):
+            before, scored = self._reference_tokens(*pair)
+            # One that is longer than the model is read in parts, each after as much of the text as there is
+            # room for: at least half of it.
+            step = len(scored) if len(scored) <= self.max_length else self.max_length // 2
+            for start in range(0, len(scored), step):
+                windows.append((before + scored[:start], scored[start : start + step]))
+                owners.append(i)
+        readied = replace(self._planned(windows), owners=tuple(owners), texts=len(pairs))
+        return [-value for value in self._sums(readied)]
 
     # How that is done.
 
@@ -241,6 +251,12 @@ class Scorer(TemplateLM):
         return self._run(self._planned([(context, continuation) for _, context, continuation in requests]))
 
     def _planned(self, pairs: Sequence[Pair]) -> Readied:
+        longest = max((len(continuation) for _, continuation in pairs), default=0)
+        if longest > self.max_length:
+            raise TaskError(
+                f"a choice has {longest} tokens, and the model takes {self.max_length}",
+                remedy="leave this task out, or take a model that reads longer texts",
+            )
         plan = trie.plan(pairs, self.max_length, share=self.shares)
         return Readied(plan, lengths=tuple(len(continuation) for _, continuation in pairs))
 

@@ -19,7 +19,7 @@ from babeltune.study.places import Places
 LM_EVAL_PREFIX = "lm_eval/"
 
 # Part of every digest: goes up when items are scored otherwise without any prompt or row having changed.
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 
 _SPELLINGS = {name.replace("-", "").replace("_", ""): name for name in BUILT_IN}
 
@@ -101,7 +101,7 @@ def task_info(task: schema.Task, places: Places) -> TaskInfo:
     return TaskInfo(task.short_name, *lm_eval_tasks.metric_and_kind(_lm_eval_name(task)))
 
 
-def task_note(task: schema.Task, num_fewshot: int) -> str | None:
+def task_note(task: schema.Task, num_fewshot: int | None) -> str | None:
     """What to know of an lm-eval task before believing its scores; None for ours and the user's own."""
     task = resolve_task(task)
     if task.path is not None or built_in(task) is not None:
@@ -111,12 +111,12 @@ def task_note(task: schema.Task, num_fewshot: int) -> str | None:
     return lm_eval_tasks.note(_lm_eval_name(task), shots_and_limit(task, num_fewshot, None)[0])
 
 
-def shown_items(task: schema.Task, language: str, num_fewshot: int, places: Places) -> list[str]:
+def shown_items(task: schema.Task, language: str, num_fewshot: int | None, places: Places) -> list[str]:
     """Ids of the examples shown before every item; none for lm-eval's own tasks, which may draw anew."""
     task = resolve_task(task)
     shots, _ = shots_and_limit(task, num_fewshot, None)
-    documents = task_documents(task, language, places) if shots else None
-    return [document["item"] for document in documents.shots[:shots]] if documents else []
+    documents = task_documents(task, language, places)
+    return [document["item"] for document in documents.shots[: shots or 0]] if documents else []
 
 
 def task_documents(task: schema.Task, language: str, places: Places) -> Documents | None:
@@ -132,7 +132,7 @@ def task_documents(task: schema.Task, language: str, places: Places) -> Document
 
 
 def task_digest(
-    task: schema.Task, language: str, *, num_fewshot: int, limit: int | None, places: Places
+    task: schema.Task, language: str, *, num_fewshot: int | None, limit: int | None, places: Places
 ) -> str:
     """Identity of what is asked: every prompt, choice and reference that is scored, and the examples shown.
 
@@ -146,13 +146,13 @@ def task_digest(
     task = resolve_task(task)
     shots, limit = shots_and_limit(task, num_fewshot, limit)
     documents = task_documents(task, language, places)
-    if documents is not None:
-        check_shots(task, documents, shots)
     if documents is None:
         from babeltune.evaluate import lm_eval_tasks
 
         content: Any = lm_eval_tasks.content(_lm_eval_name(task), language, shots, limit, places.data_root)
     else:
+        shots = shots or 0
+        check_shots(task, documents, shots)
         ours = built_in(task)
         content = {
             "kind": ours.kind if ours else task.metric,
@@ -162,12 +162,19 @@ def task_digest(
         }
         if task.max_gen_toks is not None:
             content["max_gen_toks"] = task.max_gen_toks
+        if task.metric in ("exact_match", "f1", "chrf"):
+            content["until"] = own_items.answer_end(documents)
     text = json.dumps([SCORING_VERSION, content], sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def shots_and_limit(task: schema.Task, num_fewshot: int, limit: int | None) -> tuple[int, int | None]:
-    """The task's own number of examples and limit, or the study's. Own items come without examples."""
+def shots_and_limit(
+    task: schema.Task, num_fewshot: int | None, limit: int | None
+) -> tuple[int | None, int | None]:
+    """The task's own number of examples and limit, or the study's. Own items come without examples.
+
+    None examples are said by neither: lm-eval's tasks then show as many as they say, all others none.
+    """
     own = 0 if task.path is not None else num_fewshot
     return own if task.num_fewshot is None else task.num_fewshot, task.limit or limit
 

@@ -67,7 +67,7 @@ class TaskPlan:
     """One task of the study with its options decided, and the languages it is scored in."""
 
     task: Task
-    num_fewshot: int
+    num_fewshot: int | None
     limit: int | None
     chat: bool
     guard_only: bool

@@ -21,10 +21,10 @@ WITHOUT_DEVICE: frozenset[JobKind] = frozenset({"prepare", "judge", "ask"})
 # The version of each kind of work. Raise one when a change to our code changes that work's results.
 WORK_VERSION: dict[JobKind, int] = {
     "prepare": 1,
-    "search": 2,
-    "train": 2,
-    "score": 2,
-    "judge": 1,
+    "search": 3,
+    "train": 3,
+    "score": 3,
+    "judge": 2,
     "ask": 1,
 }
 

@@ -379,7 +379,11 @@ class Eval(Entry):
     guard_tasks: list[str | Task] = Field(
         default_factory=list, description="Tasks for the guard languages only; `tasks` are scored there too."
     )
-    num_fewshot: Annotated[int, Field(ge=0)] = Field(default=0, description="Examples in the prompt.")
+    num_fewshot: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Examples in the prompt. Default: none; lm-eval's tasks show as many as they say. Those "
+        "that say 0 show none in any case.",
+    )
     limit: PositiveInt | None = Field(default=None, description="First items of each task and language.")
     apply_chat_template: bool | Literal["both"] = Field(
         default=False,

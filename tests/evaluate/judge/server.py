@@ -34,6 +34,7 @@ class Stub:
     key: str | None = None
     model: str | None = None
     unknown_parameter: str | None = None
+    finish_reason: str = "stop"
     retry_after: str = "0.2"
     hang_seconds: float = 3.0
     base_url: str = ""
@@ -103,7 +104,8 @@ def serving(answer: Answer, **options: Any) -> Iterator[Stub]:
             text = stub.answer(body)
             with stub.lock:
                 stub.asked.append(conversation)
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            message = {"role": "assistant", "content": text}
+            choice = {"index": 0, "finish_reason": stub.finish_reason, "message": message}
             usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
             self._send(200, {"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage})
             return "answered"

@@ -22,6 +22,7 @@ SCORES = {
     '"评分"：1.0': 1.0,
     "得分：1分（满分1分）": 1.0,
     "<think>score: 0.1</think>\nscore: 0.9": 0.9,
+    "Score: 0.9. Again, the score is 0.9.": 0.9,
     "Score: 1.": 1.0,
     "0.75. It is mostly right, score: 0.75. Good.": 0.75,
     "0.5": 0.5,
@@ -48,6 +49,10 @@ NO_SCORES = [
     "评分: 1. 提高销售额 2. 降低成本",
     "评分：\n1. 满意\n2. 不满意",
     "Score: 1) first of all",
+    "<think>\nMaybe the score is 1, but let me check",
+    '<think>A draft: {"score": 1}. Or',
+    "<think>a</think> <think>score: 1",
+    "Score: 0.3. The maximum score is 1.",
     '{"score": NaN}',
     '{"score": Infinity}',
     '{"score": true}',
@@ -70,6 +75,20 @@ def test_a_score_is_found(reply: str, score: float):
 @pytest.mark.parametrize("reply", NO_SCORES, ids=lambda reply: reply[:30])
 def test_what_is_no_certain_score_is_none_and_never_zero(reply: str):
     assert read_verdict(reply) is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("Maybe the score is 1, but let me", None),
+        ('So far {"reason": "right", "score": 0.4} or', 0.4),
+        ('{"score": 0.4, "reason": "it says', 0.4),
+        ('```json\n{"score": 0.4, "reason": "it', 0.4),
+    ],
+)
+def test_of_a_reply_that_was_cut_off_only_an_object_counts(reply: str, score: float | None):
+    verdict = read_verdict(reply, cut_off=True)
+    assert (verdict and verdict.score) == score
 
 
 def test_the_reason_is_kept_in_one_line():

@@ -126,4 +126,4 @@ def test_other_words_in_a_rubric_are_another_version():
         sort_keys=True,
     )
     digest = hashlib.sha256(words.encode()).hexdigest()[:12]
-    assert (WORK_VERSION["judge"], digest) == (1, "598cd67e092b")
+    assert (WORK_VERSION["judge"], digest) == (2, "598cd67e092b")

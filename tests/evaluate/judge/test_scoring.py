@@ -85,6 +85,16 @@ def test_other_metrics_of_the_answers_stay_as_they_are(
     assert kept["class"].null_count() == 20
 
 
+def test_thoughts_that_were_cut_off_are_no_score_and_asked_again(
+    answers: pl.DataFrame, documents: Documents, tmp_path: Path
+):
+    with serving(lambda body: "The score is 1, or is it? Let me", finish_reason="length") as stub:
+        frame = judged(answers, documents, stub, tmp_path)
+        again = judged(answers, documents, stub, tmp_path)
+    assert frame["value"].null_count() == again["value"].null_count() == 20
+    assert stub.fates == {"answered": 60}
+
+
 def test_passes_are_averaged_and_a_pass_without_a_score_is_left_out(
     answers: pl.DataFrame, documents: Documents, tmp_path: Path
 ):

@@ -187,12 +187,17 @@ async def _check(judge: Judge, patience: Patience) -> None:
 def _reply_of(completion: Any) -> Reply | None:
     """The first choice's text; None for what is not a chat completion (any JSON, or text, may come back)."""
     choices = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(first, "message", None)
     if message is None:
         return None
     text, usage = getattr(message, "content", None), getattr(completion, "usage", None)
     counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-    return Reply(text if isinstance(text, str) else "", *(n if isinstance(n, int) else None for n in counts))
+    return Reply(
+        text if isinstance(text, str) else "",
+        *(n if isinstance(n, int) else None for n in counts),
+        cut_off=getattr(first, "finish_reason", None) == "length",
+    )
 
 
 def _openai() -> Any:

@@ -2,7 +2,7 @@
 
 Servers may ignore `response_format`, so a reply is read as text: a JSON object with a score first, then a
 number after the word for it, then a reply that is nothing but a number. What is ambiguous (a range, a share
-of ten) or outside 0 to 1 is no score.
+of ten, two different numbers) or outside 0 to 1 is no score.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _LABELLED = re.compile(
     re.IGNORECASE,
 )
 _ALONE = re.compile(rf"{_NUMBER}{_SPACE}(?:/{_SPACE}1(?:\.0+)?|分)?\s*\.?")
-# What a reasoning model thinks before it answers is not its answer.
-_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+# What a reasoning model thinks before it answers is not its answer, least of all where it got no further.
+_THOUGHT = re.compile(r"^.*</think>|<think>.*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,25 @@ class Verdict:
     reason: str
 
 
-def read_verdict(reply: str) -> Verdict | None:
-    """What a reply says; None where it says no score for certain. Of several scores the last counts."""
+def read_verdict(reply: str, *, cut_off: bool = False) -> Verdict | None:
+    """What a reply says; None where it says no score for certain. Of several JSON objects the last counts.
+
+    `cut_off`: the reply reached the longest that it may have. Only an object counts then, begun or whole:
+    what else stands there may be thoughts without a mark.
+    """
     text = _THOUGHT.sub("", reply)
     objects = [found for found in _json_objects(text) if "score" in found]
     if objects:
         score = _share(objects[-1]["score"])
         reason = objects[-1].get("reason")
         return _verdict(score, reason if isinstance(reason, str) else "")
+    if cut_off and not text.lstrip().removeprefix("```json").lstrip("`\n ").startswith("{"):
+        return None
     # Full-width digits and colons, as Chinese text has them, become plain ones.
     text = unicodedata.normalize("NFKC", text)
-    labelled = list(_LABELLED.finditer(text))
+    labelled = {_share(found["number"]) for found in _LABELLED.finditer(text)}
     if labelled:
-        return _verdict(_share(labelled[-1]["number"]), text)
+        return _verdict(labelled.pop(), text) if len(labelled) == 1 else None
     alone = _ALONE.fullmatch(text.strip(" \n\t*`\"'"))
     return _verdict(_share(alone["number"]), "") if alone else None
 

@@ -165,7 +165,7 @@ class _Judging:
                     return _Outcome(None, f"not answered: {error}", unanswered=True)
                 self._unanswered_in_a_row = 0
                 self._replies.add(key, reply)
-            verdict = read_verdict(reply.text)
+            verdict = read_verdict(reply.text, cut_off=reply.cut_off)
             if verdict is not None:
                 return _Outcome(verdict)
             # Some servers refuse a turn without text.
