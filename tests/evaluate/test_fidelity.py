@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from babeltune.evaluate import score
+from babeltune.evaluate import lm_eval_tasks, score
 from babeltune.evaluate.fidelity import language_fidelity
 from babeltune.study.places import Places
 from babeltune.study.schema import Task
@@ -57,6 +57,30 @@ def test_real_sentences(development_data: Path, characters: int):
         found += [value for value in values if value is not None]
     assert len(found) > 15 * len(files)
     assert sum(found) >= 0.995 * len(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("answer", "right", "expected"),
+    [
+        (SWAHILI, "Mto huo unaingia katika ziwa kubwa la kaskazini", [1.0] * 3),
+        (ENGLISH, "Mto huo unaingia katika ziwa kubwa la kaskazini", [0.0] * 3),
+        (ENGLISH, "The river flows into the large lake in the north", []),  # as of a translation
+        (SWAHILI, "18", []),
+    ],
+)
+def test_lm_evals_tasks_have_it_where_right_answers_are_in_the_language(
+    mirror: Any, answer: str, right: str, expected: list[float]
+):
+    rows = [
+        {"question": "Wapi?", "answer": f"Hatua kwa Hatua {right} {i}.", "answer_number": i} for i in range(3)
+    ]
+    places = mirror("juletxara/mgsm/sw/test", rows)
+    scorer: Any = Answering(answer)
+    task = lm_eval_tasks.lm_evals_own("mgsm_native_cot_sw", num_fewshot=0, data_root=places.data_root)
+    prepared = score._prepared(scorer, [task], None)
+    frame = score._score_lm_eval(scorer, prepared, "sw", is_ours=False)
+    assert [row[2] for row in frame if row[1] == "language_fidelity"] == expected
 
 
 class Answering:

@@ -25,6 +25,8 @@ from babeltune.study.places import Places
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ANSWERS_TO_TELL_A_LANGUAGE = 100
+
 
 def score_task(
     model: PreTrainedModel,
@@ -105,10 +107,9 @@ def score_by(
         def prepare() -> Prepared:
             return _prepared(scorer, _task_objects(task, language, shots, places, chat), limit)
 
-        # Documents of ours are in the language that their answers are wanted in; lm-eval's may be anything.
         is_ours = task.path is not None or task_entries.built_in(task) is not None
         prepared = prepare() if kept is None else kept(prepare)
-        rows = _score_lm_eval(scorer, prepared, language if is_ours else None)
+        rows = _score_lm_eval(scorer, prepared, language, is_ours=is_ours)
     return pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row")
 
 
@@ -157,15 +158,27 @@ def _prepared(scorer: Respondent, objects: Sequence[Task], limit: int | None) ->
     return Prepared(tasks, readied)
 
 
-def _score_lm_eval(scorer: Respondent, prepared: Prepared, language: str | None) -> list[tuple[Any, ...]]:
+def _score_lm_eval(
+    scorer: Respondent, prepared: Prepared, language: str, *, is_ours: bool
+) -> list[tuple[Any, ...]]:
     for kind, (requests, readied) in prepared.requests.items():
         for request, response in zip(requests, scorer.respond(kind, readied), strict=True):
             request.resps = [response] * (request.repeats or 1)
     rows: list[tuple[Any, ...]] = []
     for task, items in prepared.tasks:
         prefix = f"{task.config.task}/" if len(prepared.tasks) > 1 else ""
-        rows += _task_rows(task, items, prefix, language)
+        # What is ours is asked in the language that the answer is wanted in; lm-eval's tasks don't say.
+        asked_in = language if is_ours or _is_answered_in(language, task, items) else None
+        rows += _task_rows(task, items, prefix, asked_in)
     return rows
+
+
+def _is_answered_in(language: str, task: Task, items: Sequence[Item]) -> bool:
+    """Whether right answers of a task are seen to be in this language: not so of numbers or translations."""
+    if not items or items[0].requests[0].request_type != "generate_until":
+        return False
+    answers = [_right_answer(task, item.document) for item in items[:ANSWERS_TO_TELL_A_LANGUAGE]]
+    return fidelity.language_fidelity("\n".join(answers), language) == 1.0
 
 
 def _items(task: Task, limit: int | None, chat: Respondent | None) -> list[Item]:
@@ -249,12 +262,15 @@ def _answer(task: Task, item: Item) -> str | None:
 
 def _text(task: Task, item: Item) -> tuple[str, str]:
     """The prompt and the right answer, for people to read."""
-    target: Any = task.doc_to_target(item.document)  # pyright: ignore[reportAttributeAccessIssue]
+    return kept_text(_shown(item.requests[0].args[0])), kept_text(_right_answer(task, item.document))
+
+
+def _right_answer(task: Task, document: Any) -> str:
+    """The first, where there are several."""
+    target: Any = task.doc_to_target(document)  # pyright: ignore[reportAttributeAccessIssue]
     if task.OUTPUT_TYPE == "multiple_choice" and isinstance(target, int):
-        target = task.doc_to_choice(item.document)[target]  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(target, list) and target:
-        target = target[0]
-    return kept_text(_shown(item.requests[0].args[0])), kept_text(str(target))
+        target = task.doc_to_choice(document)[target]  # pyright: ignore[reportAttributeAccessIssue]
+    return str(target[0] if isinstance(target, list) and target else target)
 
 
 def _shown(prompt: Any) -> str:
