@@ -247,7 +247,7 @@ class _Slots:
             input_ids=last_B[:, None].to(device),
             position_ids=position_B[:, None],
             attention_mask=as_model_takes(model, masks),
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=False,
             shared_prefix=prefix,
         ).logits

@@ -78,7 +78,7 @@ def run_prefix(model: PreTrainedModel, ids: Sequence[int], *, record: bool = Fal
     cache = DynamicCache()
     model(
         input_ids=torch.tensor([list(ids)], device=model.device),
-        past_key_values=cache,
+        cache=cache,
         use_cache=True,
         logits_to_keep=1,
     )
@@ -103,7 +103,7 @@ def run_rows(model: PreTrainedModel, rows: Sequence[trie.Row], prefix: Prefix | 
         positions_B_L += prefix.length
         inputs["position_ids"] = positions_B_L.to(device)
         inputs["attention_mask"] = _masks(model, rows, positions_B_L, prefix.length)
-        inputs["past_key_values"] = prefix.cache
+        inputs["cache"] = prefix.cache
     row_N = torch.tensor([b for b, row in enumerate(rows) for _ in row.targets], device=device)
     node_N = torch.tensor([target.node for row in rows for target in row.targets], device=device)
 
