@@ -57,6 +57,17 @@ def test_checkpointing_saves_memory_and_longer_rows_take_more() -> None:
     assert training_memory(LLAMA_7B, LORA).of(8192) > plain
 
 
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_adapter_that_changes_its_base_needs_it_unpacked(init: str) -> None:
+    whole = replace(LORA, peft={"init_lora_weights": init})
+    packed = replace(whole, bits=4)
+    training_memory(LLAMA_7B, whole)
+    training_memory(LLAMA_7B, packed, on_cpu=True)
+    training_memory(LLAMA_7B, replace(LORA, bits=4))
+    with pytest.raises(ModelError, match=f"{init}.*4 bits"):
+        training_memory(LLAMA_7B, packed)
+
+
 def test_disk_holds_the_checkpoints_too() -> None:
     assert estimate_disk_bytes(LLAMA_7B, LORA) < 1 * GB
     assert estimate_disk_bytes(LLAMA_7B, LORA, merged=True) > 13 * GB

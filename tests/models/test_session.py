@@ -189,6 +189,49 @@ def test_the_base_is_kept_under_an_adapter_that_comes_off_again(
     assert digest(base) == before
 
 
+def untied(tmp_path: Path) -> LocatedModel:
+    """A model whose output layer is a matrix of its own."""
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "untied")
+    return locate(Model(path=str(tmp_path / "untied")), Places(tmp_path), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("modules", [["norm"], ["lm_head", "embed_tokens"]], ids=str)
+def test_modules_trained_in_full_beside_an_adapter_do_not_stay_in_the_base(
+    modules: list[str], tmp_path: Path
+) -> None:
+    located = untied(tmp_path)
+    stage = replace(LORA, peft={"modules_to_save": modules})
+    session = ModelSession("cpu")
+    base = session.base(located, dtype="float32")
+    before, structure = digest(base), [(name, type(module)) for name, module in base.named_modules()]
+    ids = torch.arange(3, 40)[None]
+
+    def train(session: ModelSession) -> torch.Tensor:
+        adapted = session.adapter_to_train(TrainedModel(located), stage, seed=0)
+        train_a_little(adapted)
+        logits = adapted.eval()(input_ids=ids).logits.detach()
+        save_adapter(adapted, tmp_path / "adapter")
+        session.release()
+        return logits
+
+    expected = train(session)
+    assert session.base(located, dtype="float32") is base
+    assert digest(base) == before
+    assert [(name, type(module)) for name, module in base.named_modules()] == structure
+    assert not any(p.requires_grad for p in base.parameters())
+    # A run after it is what it would be alone, and so is what is scored in between.
+    with torch.no_grad():
+        scored = session.model_for(TrainedModel(located, adapter=tmp_path / "adapter"), dtype="float32")
+        torch.testing.assert_close(scored(input_ids=ids).logits, expected)
+    assert digest(session.base(located, dtype="float32")) == before
+    assert torch.equal(train(session), expected)
+    assert torch.equal(train(ModelSession("cpu")), expected)
+
+
 def test_garbage_is_looked_for_beside_the_kept_base_and_a_discarded_one_is_freed(
     located: LocatedModel,
 ) -> None:

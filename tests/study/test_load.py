@@ -180,6 +180,12 @@ recipes:
     assert (name, stage.settings.peft["bias"]) == ("one-biasnone", "none")
 
 
+def test_an_adapter_is_not_kept_for_a_stage_that_is_full_by_default(tmp_path: Path) -> None:
+    text = STUDY + "defaults: {method: full}\nrecipes: {a: {stages: [{method: lora, then: keep}, {}]}}\n"
+    (message, _) = problems(write(tmp_path, text))
+    assert message.endswith("recipes.a.stages[0].then: the next stage has `method: full`, no adapter")
+
+
 def test_anchors_and_merges_work_and_keep_their_lines(tmp_path: Path) -> None:
     path = write(
         tmp_path,

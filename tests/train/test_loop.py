@@ -178,10 +178,12 @@ def test_the_end_token_is_learned(tmp_path: Path) -> None:
 def test_activation_checkpointing_changes_nothing(stage: StageSettings, tmp_path: Path) -> None:
     plain = replace(stage, gradient_checkpointing=False)
     reference = run(fresh(plain), prepared(), plain, tmp_path / "a")
-    other = run(fresh(stage), prepared(), stage, tmp_path / "b")
+    model = fresh(stage)
+    other = run(model, prepared(), stage, tmp_path / "b")
     assert [row.loss for row in other.history] == pytest.approx(
         [row.loss for row in reference.history], abs=1e-5
     )
+    assert not any(module._forward_hooks for module in model.modules())  # a kept base is used again
 
 
 def test_a_diverged_training_is_stopped_with_its_curve(tmp_path: Path) -> None:

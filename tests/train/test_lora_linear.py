@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any, cast
 
 import pytest
@@ -12,6 +14,7 @@ from tiny_training import build, loss_and_gradients
 from torch import nn
 from transformers import PreTrainedModel
 
+from babeltune.train import lora_linear
 from babeltune.train.lora_linear import adapters_in_base_width
 
 
@@ -60,6 +63,26 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_pefts() -> None:
     with adapters_in_base_width(model):
         ours, gradients = loss_and_gradients(model)
     assert abs(float(ours - exact)) <= abs(float(pefts - exact)) + 0.02
+    for name, gradient in gradients.items():
+        assert gradient.dtype == torch.float32
+        cosine = torch.cosine_similarity(gradient.flatten(), pefts_gradients[name].flatten(), dim=0)
+        assert cosine > 0.98, name
+
+
+@pytest.mark.parametrize("trained", ["input_layernorm", "embed_tokens"])
+def test_under_autocast_it_takes_what_a_trained_norm_or_embedding_gives(trained: str) -> None:
+    """Those are float32 masters, and hand float32 to layers of a base in 16 bits."""
+    base = build("llama", tie_word_embeddings=False).bfloat16()
+    model = adapted(base, modules_to_save=[trained])
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pefts, pefts_gradients = loss_and_gradients(model)
+        with adapters_in_base_width(model) as count:
+            ours, gradients = loss_and_gradients(model)
+    assert count > 0
+    torch.testing.assert_close(ours, pefts, rtol=0, atol=0.02)
+    assert gradients.keys() == pefts_gradients.keys()
     for name, gradient in gradients.items():
         assert gradient.dtype == torch.float32
         cosine = torch.cosine_similarity(gradient.flatten(), pefts_gradients[name].flatten(), dim=0)
@@ -116,7 +139,37 @@ def test_no_output_outlives_the_layers_that_share_its_input() -> None:
         feeds = [cast("Any", module).feed for module in model.modules() if hasattr(module, "feed")]
     assert len(feeds) == 3 * 5
     assert all(feed.input is None and not feed.waiting for feed in feeds)
-    assert not any(hasattr(module, "feed") for module in model.modules())
+    assert not any(hasattr(module, "feed") or module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_nothing_of_a_row_that_memory_ran_out_in_is_held(
+    between: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the products of an input, or between its layers."""
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory, for the test")
+
+    model = adapted(build("llama"))
+    attends = cast("Any", model.get_base_model()).model.layers[1].self_attn
+    seen: list[weakref.ref[torch.Tensor]] = []
+
+    def see(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(weakref.ref(inputs[0]))
+        if not between:
+            monkeypatch.setattr(lora_linear, "_outputs", fail)
+
+    attends.q_proj.register_forward_pre_hook(see)
+    if between:
+        attends.k_proj.register_forward_pre_hook(fail)
+    with adapters_in_base_width(model):
+        with pytest.raises(torch.OutOfMemoryError):
+            loss_and_gradients(model)
+        gc.collect()
+        feeds = [cast("Any", module).feed for module in model.modules() if hasattr(module, "feed")]
+        assert all(feed.input is None and not feed.waiting for feed in feeds)
+        assert [row() for row in seen] == [None]
 
 
 def test_layers_are_pefts_again_afterwards() -> None:

@@ -60,7 +60,7 @@ def test_a_packed_row_equals_its_examples(
 ) -> None:
     model: nn.Module = build(kind)
     if checkpointed:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     if adapted:
         model = with_adapter(model)
     model.train()

@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 def test_a_half_written_checkpoint_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / ".part-step-00000009").mkdir()
     assert checkpoint.load_newest(tmp_path) is None
-    checkpoint.save(tmp_path, checkpoint.Checkpoint(1, {"w": torch.ones(2)}, {"a": 1}))
+    checkpoint.save(tmp_path, checkpoint.Checkpoint(1, {"w": torch.ones(2)}, {"a": 1}), beside=None)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
     found = checkpoint.load_newest(tmp_path)
     assert found is not None
@@ -142,28 +142,55 @@ def test_no_more_than_two_checkpoints_ever_lie_on_the_disk(
 
     monkeypatch.setattr(torch, "save", counting)
     for step in range(1, 5):
-        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, {"w": torch.ones(2)}, {}))
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, {"w": torch.ones(2)}, {}), beside=step - 1)
     assert [len(names) for names in seen] == [1, 2, 2, 2]
     assert seen[-1] == [".part-step-00000004", "step-00000003"]
     assert [place.name for place in sorted(tmp_path.iterdir())] == ["step-00000003", "step-00000004"]
 
 
-def test_a_damaged_checkpoint_does_not_outlive_the_good_one_before_it(tmp_path: Path) -> None:
-    for step in (10, 20):
-        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, {"w": torch.ones(2)}, {}))
+@pytest.mark.parametrize("next_step", [15, 20, 25])
+def test_a_damaged_checkpoint_does_not_outlive_the_good_one_before_it(next_step: int, tmp_path: Path) -> None:
+    def save(step: int, beside: int | None) -> None:
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, {"w": torch.ones(2)}, {}), beside=beside)
+
+    def newest() -> int:
+        found = checkpoint.load_newest(tmp_path)
+        assert found is not None
+        return found.step
+
+    save(10, None)
+    save(20, 10)
     (tmp_path / "step-00000020" / "tensors.pt").write_bytes(b"damaged")
-    found = checkpoint.load_newest(tmp_path)
-    assert found is not None
-    assert found.step == 10
-    for step in (15, 20):
-        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, {"w": torch.ones(2)}, {}))
-        (newest, before) = sorted(tmp_path.iterdir(), reverse=True)
-        assert newest.name == f"step-{step:08d}"
-        assert before.name == {15: "step-00000010", 20: "step-00000015"}[step]
+    assert newest() == 10
+    save(next_step, 10)
+    assert newest() == next_step
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["step-00000010", f"step-{next_step:08d}"]
+
+
+def test_a_training_keeps_the_good_checkpoint_that_it_went_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = STAGES["lora with dropout"]
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", float("inf"))
+    with pytest.raises(Interrupted):
+        attempt(stage, tmp_path, stop_at(6))
+    good, damaged = sorted((tmp_path / "checkpoints").iterdir())
+    (damaged / "tensors.pt").write_bytes(b"damaged")
+    # Until it is past the damaged one.
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 1e9)
+    with pytest.raises(Interrupted):
+        attempt(stage, tmp_path, stop_at(2))
+    left = sorted((tmp_path / "checkpoints").iterdir())
+    assert left[0] == good
+    assert len(left) == 2
+    assert left[1] > damaged
 
 
 def test_random_states_return_through_a_file(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, checkpoint.Checkpoint(1, {"random": checkpoint.random_state("cpu")}, {}))
+    checkpoint.save(
+        tmp_path, checkpoint.Checkpoint(1, {"random": checkpoint.random_state("cpu")}, {}), beside=None
+    )
     expected = (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
     found = checkpoint.load_newest(tmp_path)
     assert found is not None

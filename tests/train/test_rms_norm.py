@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_training import ARCHITECTURES, build, check_same_inside, loss_and_gradients
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from babeltune.train.rms_norm import norms_in_few_passes
 
@@ -43,6 +44,22 @@ def test_in_bfloat16_it_is_as_near_to_exact_as_transformers() -> None:
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-3)
     assert abs(ours.item() - exact.item()) < 0.02
     assert off(gradients) < 1.2 * off(their_gradients)
+
+
+def test_autocast_rounds_nothing_inside() -> None:
+    norm = LlamaRMSNorm(48)
+    generator = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(5, 48, generator=generator) for _ in range(2))
+    x.requires_grad_()
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(norm(x), (x, norm.weight), grad)
+
+    expected = gradients()
+    with norms_in_few_passes(norm), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gradients()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_norms_are_transformers_again_afterwards() -> None:

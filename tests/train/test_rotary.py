@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_training import ARCHITECTURES, build, check_same_inside
+from tiny_training import ARCHITECTURES, build, check_same_inside, settings, train_on_prepared
 from transformers.models.llama import modeling_llama
 
+from babeltune.models.adapters import attach_new
 from babeltune.train.rotary import NAME, rotate, rotation_in_few_passes
 
 
@@ -17,6 +19,25 @@ from babeltune.train.rotary import NAME, rotate, rotation_in_few_passes
 def test_losses_and_gradients_are_transformers(architecture: str) -> None:
     model = build(architecture).train()
     assert check_same_inside(model, rotation_in_few_passes) == 1
+
+
+# Their heads are turned in part.
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("gpt_neox", {}),
+        ("phi3", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+    ],
+)
+def test_heads_may_be_turned_in_part(architecture: str, changes: dict[str, Any]) -> None:
+    model = build(architecture, **changes).train()
+    assert check_same_inside(model, rotation_in_few_passes) == 1
+
+
+def test_a_model_whose_heads_are_turned_in_part_is_trained(tmp_path: Path) -> None:
+    stage = settings(max_steps=1, num_train_epochs=None)
+    model = attach_new(build("gpt_neox"), stage, seed=0, base_name="tiny")
+    assert len(train_on_prepared(model, stage, tmp_path).history) == 1
 
 
 @pytest.mark.parametrize("width", [torch.float64, torch.bfloat16])
@@ -52,9 +73,24 @@ def test_a_function_of_another_form_is_left_alone(monkeypatch: pytest.MonkeyPatc
         return queries, keys[..., :4]
 
     model = build("llama")
+
+    def turns_the_end_where_angles_are_narrower(
+        q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        if cos.shape[-1] == q.shape[-1]:
+            return rotate(q, k, cos, sin)
+        return tuple(x.flip(-1) for x in rotate(q.flip(-1), k.flip(-1), cos, sin))
+
     wants_more = lambda q, k, cos, sin, ids: (q, k)  # noqa: E731
     wrong = lambda q, k, cos, sin: (q, k[..., :4])  # noqa: E731
-    for other in (neighbours, wants_more, wrong, only_queries, half_of_the_keys):
+    for other in (
+        neighbours,
+        wants_more,
+        wrong,
+        only_queries,
+        half_of_the_keys,
+        turns_the_end_where_angles_are_narrower,
+    ):
         monkeypatch.setattr(modeling_llama, NAME, other)
         with rotation_in_few_passes(model) as count:
             assert count == 0

@@ -8,14 +8,14 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from tiny_training import build, located, settings
+from tiny_training import build, located, settings, train_on_prepared
 from transformers import LlamaConfig
 
 from babeltune.errors import ModelError
 from babeltune.models import memory
 from babeltune.models.adapters import attach_new
 from babeltune.models.memory import training_memory
-from babeltune.train import row_budget
+from babeltune.train import loop, row_budget
 from babeltune.train.group import Group
 from babeltune.train.row_budget import halved, training_bytes
 from babeltune.train.sharding import must_shard
@@ -56,6 +56,35 @@ def test_moments_in_8_bits_leave_room_for_longer_rows(monkeypatch: pytest.Monkey
     assert budget(monkeypatch, 2e6, "adamw_8bit") == wide
     monkeypatch.setattr(memory, "FEWEST_8BIT_NUMBERS", 1)
     assert wide < budget(monkeypatch, 2e6, "adamw_8bit") < budget(monkeypatch, 2e6, "paged_adamw_8bit")
+
+
+def test_weights_rounded_for_autocast_take_their_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("llama")
+    stage = settings("full", dtype="bfloat16")
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    # Weight, gradient and two moments, in float32.
+    total = 16 * weights + 1e6
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"total": int(total)}))
+
+    def rows(autocast: torch.dtype | None) -> int:
+        return row_budget.row_budget(model, model.config, stage, "cpu", autocast=autocast)
+
+    assert 1 < rows(None) < row_budget.CPU_ROW_TOKENS
+    assert rows(torch.bfloat16) == pytest.approx(rows(None) * (1 - 2 * weights / 1e6), abs=1)
+
+
+def test_a_training_under_autocast_counts_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counted: list[torch.dtype | None] = []
+
+    def budget_of(*_: Any, autocast: torch.dtype | None, **options: Any) -> int:
+        counted.append(autocast)
+        return row_budget.CPU_ROW_TOKENS
+
+    monkeypatch.setattr(loop, "row_budget", budget_of)
+    for dtype in ("bfloat16", "float32"):
+        stage = settings("full", dtype=dtype, max_steps=1, num_train_epochs=None)
+        train_on_prepared(build("llama"), stage, tmp_path / dtype)
+    assert counted == [torch.bfloat16, None]
 
 
 def test_halving_ends_at_the_longest_example() -> None:

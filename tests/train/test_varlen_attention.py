@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from babeltune.train import attention, varlen_attention
 from babeltune.train.attention import block_attention
@@ -77,6 +78,22 @@ def test_a_packed_row_through_the_kernel_is_the_row_example_by_example(
 def test_a_right_kernel_passes_its_trial(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(varlen, "varlen_attn", documented)
     assert trial(window)
+
+
+def test_a_trial_inside_a_checkpointed_layer_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varlen, "varlen_attn", documented)
+    tried: list[bool] = []
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        if not tried:
+            tried.append(trial(None))
+        return x.exp()
+
+    x = torch.zeros(3, requires_grad=True)
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    assert tried == [True]
+    assert x.grad is not None
+    assert x.grad.tolist() == [1, 1, 1]
 
 
 def one_too_many(*tensors: Any, window_size: tuple[int, int], **rest: Any) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 A detached base is the base that was there before, byte for byte, except after the initialisations in
 `BASE_CHANGING_INITS`, which move part of the base's weights into the adapter, and after adapters from
-elsewhere that do more than LoRA does. Whoever keeps the base must then load it anew (`changes_base`,
-`saved_changes_base`).
+elsewhere that do more than LoRA does. Whoever keeps the base must then load it anew
+(`StageSettings.changes_base`, `saved_changes_base`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from babeltune.errors import ModelError
 from babeltune.models.source import read_object
-from babeltune.study.settings import StageSettings
+from babeltune.study.settings import BASE_CHANGING_INITS, StageSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from torch import nn
     from transformers import PreTrainedModel
 
-BASE_CHANGING_INITS = ("pissa", "olora")
 PLAIN_INITS = (True, False, "gaussian", "orthogonal")
 EMBEDDING_NAMES = ("lm_head", "embed_tokens")
 # These would change the base that other runs share, or leave with the adapter something that is not LoRA.
@@ -50,12 +49,6 @@ DETACHABLE_OPTIONS = frozenset(
         "use_rslora",
     }
 )
-
-
-def changes_base(settings: StageSettings) -> bool:
-    """Whether attaching this adapter changes the weights it is attached to (PiSSA, OLoRA)."""
-    init = settings.peft.get("init_lora_weights", True)
-    return isinstance(init, str) and init.lower().startswith(BASE_CHANGING_INITS)
 
 
 def saved_changes_base(folder: Path) -> bool:
@@ -85,7 +78,7 @@ def lora_config(settings: StageSettings) -> LoraConfig:
     from peft import LoraConfig
 
     init = settings.peft.get("init_lora_weights", True)
-    if init not in PLAIN_INITS and not changes_base(settings):
+    if init not in PLAIN_INITS and not settings.changes_base:
         raise ModelError(
             f"`init_lora_weights: {init}` needs data or a second model, which babeltune does not give it",
             remedy=f"use one of {', '.join(map(str, PLAIN_INITS + BASE_CHANGING_INITS))}",
@@ -145,6 +138,20 @@ def check_targets(model: nn.Module, settings: StageSettings, *, tied: bool) -> N
                 f"the adapter's target {wanted!r} matches no module of the model",
                 remedy=f"there are: {', '.join(near)}",
             )
+
+
+def check_unpacked(settings: StageSettings, *, on_cpu: bool) -> None:
+    """Refuse an initialisation that changes its base where that stays packed.
+
+    Raises:
+        ModelError: it can't be, or not without rounding the base once more.
+    """
+    if settings.changes_base and settings.bits != 16 and not on_cpu:
+        raise ModelError(
+            f"`init_lora_weights: {settings.peft['init_lora_weights']}` changes the base's weights, which on "
+            f"a GPU stay packed in {settings.bits} bits",
+            remedy="write `bits: 16`, or leave `init_lora_weights` out",
+        )
 
 
 def attach_new(base: PreTrainedModel, settings: StageSettings, *, seed: int, base_name: str) -> PeftModel:
@@ -211,6 +218,11 @@ def attach_saved(base: PreTrainedModel, folder: Path, *, trainable: bool, base_n
 
 def detach(model: PeftModel) -> PreTrainedModel:
     """Take the adapter off and give back the base, frozen and in eval mode, as it was before."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.set_adapter([])  # with one active, PEFT leaves its trained copy in the base
     base = cast("PreTrainedModel", model.unload())
     base.requires_grad_(False)
     return base.eval()

@@ -59,7 +59,7 @@ def load_config(folder: Path) -> PreTrainedConfig:
     """The configuration in a model's folder, without its weights.
 
     Raises:
-        ModelError: it is no configuration that transformers knows by itself.
+        ModelError: it is no configuration that transformers knows by itself, or of quantised weights.
     """
     from transformers import AutoConfig
 
@@ -68,7 +68,8 @@ def load_config(folder: Path) -> PreTrainedConfig:
         raise ModelError("the model has no config.json", where=str(folder), remedy="give the model's folder")
     kind = read_object(where).get("model_type")
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        parts = (config, config.get_text_config(decoder=True))
     # A configuration's own class computes with whatever the file says, so nonsense there can raise anything.
     except Exception as error:
         raise ModelError(
@@ -76,6 +77,14 @@ def load_config(folder: Path) -> PreTrainedConfig:
             where=str(where),
             remedy="babeltune loads models that transformers knows, and runs no code that comes with a model",
         ) from error
+    if any(getattr(part, "quantization_config", None) for part in parts):
+        raise ModelError(
+            "the model's weights are quantised already (`quantization_config`), and other widths can't be "
+            "made of them",
+            where=str(where),
+            remedy="give the model with 16-bit weights, and say `bits: 4` or `bits: 8` in the recipe",
+        )
+    return config
 
 
 def load_tokenizer(located: LocatedModel) -> PreTrainedTokenizerBase:
@@ -123,7 +132,8 @@ def load_base(
     `computed_dtype`.
 
     Raises:
-        ModelError: the folder can't be loaded, or a quantised model is asked for in full.
+        ModelError: the folder can't be loaded, its weights are quantised already, or a quantised model is
+            asked for in full.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -133,6 +143,7 @@ def load_base(
             f"a {bits}-bit model can't be trained in full",
             remedy="use `method: lora` with `bits`, or `bits: 16` with `method: full`",
         )
+    load_config(located.folder)
     on_cpu = torch.device(device).type == "cpu"
     options: dict[str, Any] = {"dtype": torch.float32 if trainable_full else torch_dtype(dtype)}
     if bits != 16:

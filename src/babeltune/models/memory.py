@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from babeltune.errors import ModelError
-from babeltune.models.adapters import check_targets, lora_config, put_on
+from babeltune.models.adapters import check_targets, check_unpacked, lora_config, put_on
 from babeltune.models.loading import computed_dtype
 from babeltune.study.settings import StageSettings
 
@@ -126,8 +126,10 @@ def training_memory(
     for architectures with more norms, in full): the allocator's waste is not in it.
 
     Raises:
-        ModelError: see `stage_size`.
+        ModelError: see `stage_size` and `check_unpacked`.
     """
+    if settings.method == "lora":
+        check_unpacked(settings, on_cpu=on_cpu)
     size = stage_size(config, settings)
     width = _computed_width(settings, on_cpu=on_cpu)
     moments = held_moment_bytes(size.trainable, size.unpackable_moments, settings.optim)

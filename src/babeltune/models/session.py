@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from babeltune.models.adapters import (
     attach_new,
     attach_saved,
-    changes_base,
     detach,
     merge,
     saved_changes_base,
@@ -122,7 +121,7 @@ class ModelSession:
                 self._base_is_changed = saved_changes_base(start.adapter)
                 self._adapted = attach_saved(base, start.adapter, trainable=True, base_name=start.base.origin)
             else:
-                self._base_is_changed = changes_base(settings)
+                self._base_is_changed = settings.changes_base
                 self._adapted = attach_new(base, settings, seed=seed, base_name=start.base.origin)
         self._adapter = None
         return self._adapted

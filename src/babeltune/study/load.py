@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from babeltune.study.peers import PEERS
 from babeltune.study.peft_options import lora_options
 from babeltune.study.rules import check_rules
 from babeltune.study.schema import Recipe, Stage, StudyFile, Training
+from babeltune.study.settings import why_not_kept
 from babeltune.study.suggest import nearest
 from babeltune.study.text import Place, StudyText, items, mappings, read_yaml_with_lines
 from babeltune.study.translate import translate_broken_rules, translate_wrong_values
@@ -42,6 +44,7 @@ def load_study(path: Path) -> StudyFile:
     check_rules(text)
     if not text.problems:
         _check_run_names(study, text)
+        _check_kept_adapters(study, text)
     if text.problems:
         raise text.error()
     return study
@@ -166,3 +169,14 @@ def _check_run_names(study: StudyFile, text: StudyText) -> None:
                 "rename one of the recipes",
             )
         seen[name] = entry
+
+
+def _check_kept_adapters(study: StudyFile, text: StudyText) -> None:
+    """A stage that goes on with an adapter must describe the one that there is."""
+    entry_of = {id(recipe): name for name, recipe in study.recipes.items()}
+    for _, recipe, stages in expand_recipes(study):
+        for position, (stage, following) in enumerate(itertools.pairwise(stages)):
+            why = why_not_kept(stage.settings, following.settings)
+            if why is not None:
+                place: Place = ("recipes", entry_of[id(recipe)], "stages", position, "then")
+                text.wrong(place, why, "write `then: merge`")

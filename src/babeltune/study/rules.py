@@ -270,28 +270,23 @@ def _stages(recipe: dict[str, Any], defaults: dict[str, Any], place: Place, text
                     (*inside, key), "the recipe's grid sets it for every stage", "take it out of one of them"
                 )
         following = stages[position + 1] if position + 1 < len(stages) else None
+        if isinstance(following, dict):
+            following = _layers(defaults, recipe, following)
         if "then" in stage:
             _then(_layers(defaults, recipe, stage), following, inside, text)
 
 
 def _then(stage: dict[str, Any], following: Any, place: Place, text: StudyText) -> None:
-    """`then` refers to the next stage: there must be one, and `keep` needs it to train the same adapter."""
+    """`then` refers to the next stage: there must be one, and `keep` needs it to train an adapter.
+
+    That it trains the same one is seen in what the stages resolve to (`load.py`).
+    """
     if following is None:
         text.wrong((*place, "then"), "no stage follows", "take it out")
     elif stage.get("method") == "full":
         text.wrong((*place, "then"), "belongs to a `method: lora` stage", "take it out")
-    elif stage["then"] == "keep" and isinstance(following, dict):
-        if following.get("method") == "full":
-            text.wrong(
-                (*place, "then"), "the next stage has `method: full`, no adapter", "write `then: merge`"
-            )
-        for key in ("r", "lora_alpha", "target_modules", "bits"):
-            if key in following and following[key] != stage.get(key):
-                text.wrong(
-                    (*place, "then"),
-                    f"`keep` goes on with the same adapter, but the next stage has another `{key}`",
-                    "write `then: merge`",
-                )
+    elif stage["then"] == "keep" and isinstance(following, dict) and following.get("method") == "full":
+        text.wrong((*place, "then"), "the next stage has `method: full`, no adapter", "write `then: merge`")
 
 
 def _data_is_clear(defaults: dict[str, Any], recipe: dict[str, Any], place: Place, text: StudyText) -> None:

@@ -255,7 +255,7 @@ class Stage(Training):
     then: Literal["merge", "keep"] | None = Field(
         default=None,
         description="What becomes of a LoRA stage's adapter before the next stage: `merge` it in (default) "
-        "or `keep` training it.",
+        "or `keep` training it, for which both stages must describe the same adapter.",
     )
 
 

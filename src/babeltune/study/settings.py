@@ -13,7 +13,11 @@ from typing import Any, Literal
 from babeltune.study.schema import Bits, Dtype, Method
 from babeltune.study.values import Optimizer
 
+# Values of `init_lora_weights` that begin with these.
+BASE_CHANGING_INITS = ("pissa", "olora")
 LORA_ONLY = ("r", "lora_alpha", "lora_dropout", "target_modules", "peft", "then", "loraplus_lr_ratio")
+# What an adapter is; a later stage that trains it further can't make it another. PEFT's options too.
+OF_THE_ADAPTER = ("r", "lora_alpha", "lora_dropout", "target_modules", "bits")
 # Younger than studies that people have finished: while they say what was done before, identities must stay.
 LEFT_OUT_AT_DEFAULT = ("loraplus_lr_ratio", "optim", "torch_compile")
 
@@ -54,6 +58,12 @@ class StageSettings:
     torch_compile: bool = False
     then: Literal["merge", "keep"] = "keep"
 
+    @property
+    def changes_base(self) -> bool:
+        """Whether attaching this adapter changes the weights it is attached to (PiSSA, OLoRA)."""
+        init = self.peft.get("init_lora_weights", True)
+        return isinstance(init, str) and init.lower().startswith(BASE_CHANGING_INITS)
+
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON-ready data, for identities, the lock file and workers.
 
@@ -76,3 +86,18 @@ class StageSettings:
         """The inverse of `to_json`."""
         modules = data.get("target_modules", "all-linear")
         return cls(**{**data, "target_modules": tuple(modules) if isinstance(modules, list) else modules})
+
+
+def why_not_kept(stage: StageSettings, following: StageSettings) -> str | None:
+    """Why the next stage can't go on with the adapter that a stage keeps; None where it can or need not."""
+    if stage.method == "full" or stage.then != "keep":
+        return None
+    if stage.changes_base:
+        init = stage.peft["init_lora_weights"]
+        return f"an adapter of `init_lora_weights: {init}` is left as one of another rank, and can't be kept"
+    other = [name for name in OF_THE_ADAPTER if getattr(stage, name) != getattr(following, name)]
+    options = dict.fromkeys([*stage.peft, *following.peft])
+    other += [name for name in options if stage.peft.get(name) != following.peft.get(name)]
+    if not other:
+        return None
+    return f"`keep` goes on with the same adapter, but the next stage has another `{other[0]}`"

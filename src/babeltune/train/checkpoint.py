@@ -34,17 +34,17 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint into `folder`, in place of all there but the newest of an earlier step.
+def save(folder: Path, checkpoint: Checkpoint, *, beside: int | None) -> None:
+    """Write a checkpoint into `folder`, in place of all there but that of the step `beside`.
 
-    One of the same or a later step is dropped first: whoever comes to this step again could not read it.
+    `beside`: what this training read or wrote last, so that it is known to be whole; None if there is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{checkpoint.step:08d}"
+    final = _place(folder, checkpoint.step)
     temporary = folder / f".part-{final.name}"
-    earlier = [place for place in _all(folder) if place.name < final.name]
+    kept = None if beside is None else _place(folder, beside)
     for place in (*folder.glob(".part-*"), *_all(folder)):
-        if place not in earlier[-1:]:
+        if place != kept:
             shutil.rmtree(place)
     temporary.mkdir()
     torch.save(checkpoint.tensors, temporary / "tensors.pt")
@@ -103,6 +103,10 @@ def set_random_state(state: dict[str, Any], device: str) -> None:
     np.random.set_state((algorithm, words.numpy().astype(np.uint32), position, has_gauss, cached))
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
 
 
 def _all(folder: Path) -> list[Path]:

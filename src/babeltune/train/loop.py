@@ -86,7 +86,8 @@ class _Place:
 
     step: int = 0
     history: list[HistoryRow] = field(default_factory=list)
-    earlier: Meters = field(default_factory=Meters)
+    # No energy yet, and not no meter: of what has none the sum has none either.
+    earlier: Meters = field(default_factory=lambda: Meters(energy_joules=0.0))
     flops: float = 0.0
     held_out_before: dict[str, float] | None = None
 
@@ -172,7 +173,14 @@ class _Training:
         self.schedule = make_schedule(self.optimizer, settings, len(self.updates))
         # float16 gradients underflow without it; for the other widths it does nothing.
         self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=self.width == torch.float16)
-        fitting = row_budget(model, forward.causal.config, settings, device, processes=self.group.size)
+        fitting = row_budget(
+            model,
+            forward.causal.config,
+            settings,
+            device,
+            autocast=self.autocast,
+            processes=self.group.size,
+        )
         self.passes = Passes(
             forward,
             nll,
@@ -340,7 +348,8 @@ class _Training:
             "row_tokens": self.passes.row_tokens,
         }
         if self.group.is_first:
-            checkpoint.save(self.checkpoints, checkpoint.Checkpoint(self.place.step, tensors, state))
+            now = checkpoint.Checkpoint(self.place.step, tensors, state)
+            checkpoint.save(self.checkpoints, now, beside=self.saved_step)
         self.group.wait_for_all()  # when this returns, it lies there
         self.saved_step, self.saved_at = self.place.step, time.perf_counter()
         self.saving_took = self.saved_at - began
@@ -394,8 +403,10 @@ def _checkpointed(causal: PreTrainedModel, settings: StageSettings) -> Iterator[
     if not settings.gradient_checkpointing:
         yield
         return
-    causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    causal.activation_checkpointing_enable({"use_reentrant": False})
+    # Only reentrant checkpoints need inputs with gradients. The hooks for them would stay on a kept base.
+    causal.disable_input_require_grads()
     try:
         yield
     finally:
-        causal.gradient_checkpointing_disable()
+        causal.activation_checkpointing_disable()

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from peft.tuners.lora.layer import Linear as LoraLayer
 from torch import nn
 
+from babeltune.train.example_attention import product_width
 from babeltune.train.stand_in import standing_in
 
 # Layers of one module that models give the same input, one after another.
@@ -34,15 +35,19 @@ def adapters_in_base_width(model: nn.Module, *, together: bool = True) -> Iterat
     """
     layers = [module for module in model.modules() if _is_plain(module)]
     feeds = _feeds(model) if together else []
-    shared = [layer for feed in feeds for layer in feed.layers]
+    shared = [layer for _, feed in feeds for layer in feed.layers]
     alone = [layer for layer in layers if layer not in shared]
-    for feed in feeds:
+    for _, feed in feeds:
         for layer in feed.layers:
             layer.feed = feed  # pyright: ignore[reportArgumentType]
+    # However a module's forward ends: where memory ran out in it, the row must not stay in memory.
+    handles = [module.register_forward_hook(feed.forget, always_call=True) for module, feed in feeds]
     try:
         with standing_in(alone, _Alone), standing_in(shared, _Together):
             yield len(layers)
     finally:
+        for handle in handles:
+            handle.remove()
         for layer in shared:
             del layer.feed
 
@@ -74,22 +79,25 @@ class _Feed:
     def output(self, layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
         """Of one of the layers for `x`."""
         if x is not self.input or layer not in self.waiting:
-            self.input = x
             self.waiting = dict(zip(self.layers, _outputs(x, self.layers), strict=True))
-        output = self.waiting.pop(layer)
-        if not self.waiting:
-            self.input = None
-        return output
+            self.input = x
+        return self.waiting.pop(layer)
+
+    def forget(self, *_: Any) -> None:
+        """Hold nothing any more; a hook for the module that the layers belong to."""
+        self.input = None
+        self.waiting = {}
 
 
-def _feeds(model: nn.Module) -> list[_Feed]:
-    found: list[_Feed] = []
+def _feeds(model: nn.Module) -> list[tuple[nn.Module, _Feed]]:
+    """Layers of the same input, each with the module that they belong to."""
+    found: list[tuple[nn.Module, _Feed]] = []
     for module in model.modules():
         children = dict(module.named_children())
         for names in SAME_INPUT:
             layers = [layer for name in names if _is_plain(layer := children.get(name))]
             if len(layers) > 1:
-                found.append(_Feed(layers))
+                found.append((module, _Feed(layers)))
     return found
 
 
@@ -134,11 +142,13 @@ class _LoraLinears(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         layers = len(scalings)
         bases, biases, as_, bs = (weights[part * layers : (part + 1) * layers] for part in range(4))
-        x_N_I = x.reshape(-1, x.shape[-1])
+        # Under autocast a norm or an embedding that is trained hands over float32.
+        width = product_width(x.device.type, bases[0].dtype)
+        x_N_I = x.reshape(-1, x.shape[-1]).to(width)
         ranks = [a_R_I.shape[0] for a_R_I in as_]
         # S: all layers' ranks, one after another.
-        a_S_I = torch.cat(as_).to(x.dtype)
-        narrow_bs = [b_O_R.to(x.dtype) for b_O_R in bs]
+        a_S_I = torch.cat(as_).to(width)
+        narrow_bs = [b_O_R.to(width) for b_O_R in bs]
         h_N_S = x_N_I @ a_S_I.T
         outputs = [
             F.linear(x_N_I, weight_O_I, bias_O).addmm_(h_N_R, b_O_R.T, alpha=scaling)
@@ -147,7 +157,8 @@ class _LoraLinears(torch.autograd.Function):
             )
         ]
         ctx.save_for_backward(x_N_I, a_S_I, h_N_S, *bases, *narrow_bs)
-        ctx.scalings, ctx.ranks, ctx.shape, ctx.width = scalings, ranks, x.shape, as_[0].dtype
+        ctx.scalings, ctx.ranks, ctx.shape = scalings, ranks, x.shape
+        ctx.x_width, ctx.width = x.dtype, as_[0].dtype
         return tuple(y_N_O.view(*x.shape[:-1], -1) for y_N_O in outputs)
 
     @staticmethod
@@ -173,6 +184,6 @@ class _LoraLinears(torch.autograd.Function):
             grad_x_N_I = grads[0] @ bases[0]
             for grad_N_O, weight_O_I in zip(grads[1:], bases[1:], strict=True):
                 grad_x_N_I.addmm_(grad_N_O, weight_O_I)
-            grad_x = grad_x_N_I.addmm_(grad_h_N_S, a_S_I).view(ctx.shape)
+            grad_x = grad_x_N_I.addmm_(grad_h_N_S, a_S_I).view(ctx.shape).to(ctx.x_width)
         grad_as = (grad_h_N_S.T @ x_N_I).to(ctx.width).split(ctx.ranks)
         return grad_x, None, *[None] * (2 * layers), *grad_as, *grad_bs

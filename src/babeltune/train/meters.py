@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -147,14 +148,24 @@ class FlopsFormula:
 def flops_formula(model: nn.Module, head: nn.Module | None, config: PreTrainedConfig) -> FlopsFormula:
     """The formula of a model as it stands, adapters and frozen weights included."""
     text = config.get_text_config()
-    body = 0.0
+    # An adapter's parts on the output layer run where that runs; what a trained copy replaces does not run.
+    of_head = set(head.modules()) if head is not None else set[nn.Module]()
+    replaced = {
+        part
+        for module in model.modules()
+        if isinstance(module, ModulesToSaveWrapper)
+        for part in module.original_module.modules()
+    }
+    body = head_cost = 0.0
     for module in model.modules():
         # bitsandbytes' layers are Linear too; their packed weights have another shape, so count by features.
-        if isinstance(module, nn.Linear) and module is not head:
-            body += (6.0 if module.weight.requires_grad else 4.0) * module.in_features * module.out_features
-    head_cost = 0.0
-    if isinstance(head, nn.Linear):
-        head_cost = (6.0 if head.weight.requires_grad else 4.0) * head.in_features * head.out_features
+        if not isinstance(module, nn.Linear) or module in replaced:
+            continue
+        cost = (6.0 if module.weight.requires_grad else 4.0) * module.in_features * module.out_features
+        if module in of_head:
+            head_cost += cost
+        else:
+            body += cost
     heads = text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     return FlopsFormula(

@@ -52,5 +52,6 @@ class _RmsNorm(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_weight_D = (grad * wide_normed).flatten(0, -2).sum(0).to(weight_D.dtype)
         grad = grad * weight_D if grad is grad_outputs[0] else grad.mul_(weight_D)
-        along = torch.linalg.vecdot(grad, wide_normed).unsqueeze(-1).div_(-normed.shape[-1])
+        # As vecdot, which autocast would round.
+        along = (grad * wide_normed).sum(-1, keepdim=True).div_(-normed.shape[-1])
         return grad.addcmul_(wide_normed, along).mul_(inverse).to(normed.dtype), grad_weight_D, None

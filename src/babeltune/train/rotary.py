@@ -38,11 +38,19 @@ def rotate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Queries and keys turned by their positions' angles, as transformers' `apply_rotary_pos_emb`.
 
-    `q` and `k` are (batch, heads, T, head_dim), `cos` and `sin` (batch, T, head_dim). No gradient flows to
-    the angles, and none twice.
+    `q` and `k` are (batch, heads, T, head_dim), `cos` and `sin` (batch, T, head_dim), or narrower: what they
+    don't reach of a head stays as it is. No gradient flows to the angles, and none twice.
     """
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-    return tuple(cast(torch.Tensor, _Rotation.apply(x, cos, sin)) for x in (q, k))  # pyright: ignore[reportReturnType]
+    return _rotated(q, cos, sin), _rotated(k, cos, sin)
+
+
+def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    width = cos.shape[-1]
+    if width == x.shape[-1]:
+        return cast(torch.Tensor, _Rotation.apply(x, cos, sin))
+    rotated = cast(torch.Tensor, _Rotation.apply(x[..., :width], cos, sin))
+    return torch.cat((rotated, x[..., width:]), dim=-1)
 
 
 class _Rotation(torch.autograd.Function):
@@ -72,16 +80,22 @@ def _turned(
 
 
 def _turns_halves(function: Callable[..., Any] | None) -> bool:
-    """Whether a model's own function does what ours does: tried on a few numbers."""
-    if function is None:
-        return False
+    """Whether a model's own function does what ours does: tried on a few numbers.
+
+    Most turn whole heads only, and fail with narrower angles, which their models then don't have.
+    """
+    return function is not None and _agrees(function, 8) is True and _agrees(function, 4) is not False
+
+
+def _agrees(function: Callable[..., Any], turned: int) -> bool | None:
+    """Whether `function` turns the first numbers of heads of 8 as ours does; None where it fails."""
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(1, heads, 3, 8, generator=generator) for heads in (2, 1))
-    cos, sin = (torch.randn(1, 3, 8, generator=generator) for _ in range(2))
+    cos, sin = (torch.randn(1, 3, turned, generator=generator) for _ in range(2))
     try:
         return all(
             torch.allclose(ours, theirs, rtol=0, atol=1e-6)
             for ours, theirs in zip(rotate(q, k, cos, sin), function(q, k, cos, sin), strict=True)
         )
     except (TypeError, ValueError, RuntimeError):
-        return False  # it takes or gives something of another form
+        return None  # it takes or gives something of another form

@@ -72,10 +72,17 @@ def training_bytes(
 
 
 def row_budget(
-    model: nn.Module, config: PreTrainedConfig, settings: StageSettings, device: str, *, processes: int = 1
+    model: nn.Module,
+    config: PreTrainedConfig,
+    settings: StageSettings,
+    device: str,
+    *,
+    autocast: torch.dtype | None = None,
+    processes: int = 1,
 ) -> int:
     """Up to how many tokens examples are packed side by side, by what `device` has free beside the model.
 
+    `autocast`: the width that trained weights are rounded to for a whole update, beside themselves.
     `processes`: how many share the device. On a CPU the machine's memory in all counts and not what is free
     at this moment, so that a training cut short and continued computes in the same rows.
     """
@@ -86,7 +93,8 @@ def row_budget(
     adapted = sum(module.in_features or 0 for module in model.modules() if hasattr(module, "lora_A"))  # pyright: ignore
     trained = sum(own_part(p).numel() for p in model.parameters() if p.requires_grad)
     moments = held_moment_bytes(trained, unpackable_moments(model), settings.optim)
-    free = _free_bytes(model, device, processes) - GRADIENT_BYTES * trained - moments
+    rounded = 0 if autocast is None else autocast.itemsize * trained
+    free = _free_bytes(model, device, processes) - GRADIENT_BYTES * trained - rounded - moments
     per_token = row_bytes_per_token(config, settings, adapted, on_cpu=kind == "cpu")
     fits = int(SHARE_OF_FREE * free / per_token)
     if fits < fastest:

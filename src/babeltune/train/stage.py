@@ -19,7 +19,7 @@ from torch import nn
 
 from babeltune.data.prepare import read_prepared
 from babeltune.errors import ModelError
-from babeltune.models.adapters import changes_base, save_adapter
+from babeltune.models.adapters import save_adapter
 from babeltune.models.export import export_merged, save_chat_template, save_model
 from babeltune.models.session import ModelSession, TrainedModel
 from babeltune.study.settings import StageSettings
@@ -78,7 +78,7 @@ def train_stage(
     initial = around.work_dir / "initial"
     group = current_group()
     with model_to_train(around, settings, seed) as (model, sharded):
-        if changes_base(settings) and start.adapter is None and settings.method == "lora" and group.is_first:
+        if settings.changes_base and start.adapter is None and settings.method == "lora" and group.is_first:
             save_adapter(cast("PeftModel", model), initial)
         result = train(
             model,

@@ -85,8 +85,13 @@ def _agrees(
     ]
     exact = [x.detach().float().requires_grad_() for x in narrow]
     boundaries = torch.tensor([0, *itertools.accumulate(TRIAL_LENGTHS)], dtype=torch.int32, device=device)
-    # Models train under autocast and inside no_grad alike; the trial is to see neither.
-    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    # Models train under autocast and inside no_grad alike; the trial is to see neither. Nor is activation
+    # checkpointing to see the trial: it would miss its tensors when it computes the layer again.
+    with (
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved),
+    ):
         blocks = [
             one_example(one_query, one_key, one_value, 0.0, head_dim**-0.5, window)
             for one_query, one_key, one_value in zip(*(x.split(TRIAL_LENGTHS, 2) for x in exact), strict=True)
