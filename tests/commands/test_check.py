@@ -16,8 +16,11 @@ from rich.console import Console
 from babeltune.commands.check import SHOWN, Checked, check_study, print_data, print_findings, shown_example
 from babeltune.commands.lock import lock_of
 from babeltune.commands.opening import OpenedStudy, open_study
+from babeltune.commands.results import results_of
+from babeltune.commands.run import _jobs_only_of, _record_unfit
 from babeltune.data.hub import HubSource
 from babeltune.execute.devices import this_machine
+from babeltune.execute.ledger import read_rows
 from tests.commands.small_study import write_study
 
 ASKED = "¿Qué río atraviesa la ciudad de Sevilla antes de llegar al océano Atlántico por Cádiz?"
@@ -82,6 +85,15 @@ def test_a_check_says_what_leaks_what_does_not_fit_and_shows_an_example(opened: 
     [refused] = [finding for finding in checked.findings if finding.level == "refuse"]
     assert refused.where == "full"
     assert "GiB" in refused.message
+
+    left_out = _jobs_only_of(opened, checked.unfit)
+    with opened.folder.exclusive():
+        _record_unfit(opened, checked.unfit, left_out)
+    skipped = {row.label: row for row in read_rows(opened.folder.ledger) if row.state == "skipped"}
+    assert "needs about" in (skipped["train full/tiny/seed0"].error or "")
+    (full,) = results_of(opened)[0].runs.filter(run="full/tiny/seed0").iter_rows(named=True)
+    assert full["state"] == "skipped"
+    assert "needs about" in full["error"]
 
     printed = _printed(checked)
     assert "rows that hold scored items of items: es 1" in printed

@@ -16,11 +16,16 @@ import pytest
 from scipy import stats
 from synthetic_study import analysis_of, synthetic_tables
 
+from babeltune.analysis.analyse import analyse
+from babeltune.analysis.scores import TaskInfo
+from babeltune.analysis.tables import Tables
 from babeltune.commands.compare import analysis_of as comparison_of
 from babeltune.commands.given import Given, read_given
 from babeltune.commands.joined import join
 from babeltune.errors import UserError
+from babeltune.execute.columns import COST_COLUMNS
 from babeltune.report.write import write_report
+from babeltune.study.schema import Decide
 from tests.commands.logged import samples, write_samples
 from tests.commands.small_study import babeltune
 
@@ -249,6 +254,43 @@ def test_a_studys_references_are_not_compared(study: Path, tmp_path: Path) -> No
     assert alone.runs["run"].to_list() == runs["run"].to_list()
     labels = [c.label for c in comparison_of(join([alone], None), [alone], 2.0).candidates]
     assert labels == ["untouched", "lora-r4", "lora-r32", "lora-r32-b4", "full"]
+
+
+def test_the_classes_of_a_judged_task_are_compared(tmp_path: Path) -> None:
+    """Where artifacts are there, their rows stand under the task's name and say the class in a column."""
+    root, runs = tmp_path / "judged", ("untouched/m", "lora/m/seed0")
+    classes, random = ["math"] * 20 + ["rewrite"] * 20, np.random.default_rng(0)
+    columns = {"study": "judged", "model": "m", "seed": 0, "metric": "judge", "language": "sw"}
+    frames = []
+    for run in runs:
+        recipe = run.partition("/")[0]
+        items = pl.DataFrame(
+            {"item": [f"i{n}" for n in range(40)], "value": random.random(40).round(1), "class": classes}
+        ).with_columns(metric=pl.lit("judge"))
+        path = root / "artifacts" / f"judge-{recipe}" / "items.parquet"
+        path.parent.mkdir(parents=True)
+        items.write_parquet(path)
+        named = items.with_columns(pl.lit(value).alias(name) for name, value in columns.items())
+        task = pl.lit("q: ") + pl.col("class")
+        frames.append(named.with_columns(task=task, run=pl.lit(run), recipe=pl.lit(recipe)).drop("class"))
+    states = pl.DataFrame(
+        {"study": "judged", "model": "m", "recipe": ["untouched", "lora"], "run": runs, "seed": 0}
+    ).with_columns(state=pl.lit("done"), method=pl.col("recipe"))
+    tables = Tables(pl.concat(frames), pl.DataFrame(schema=COST_COLUMNS), states)
+    infos = [TaskInfo(f"q: {label}", "judge", written=True) for label in ("math", "rewrite")]
+    analysis = analyse(
+        tables.scores, tables.costs, tables.runs, infos, Decide(), target=["sw"], guard=[]
+    )
+    write_report(root, analysis, tables)
+    lock = {"runs": {run: {"scores": {"q/sw": f"judge-{run.partition('/')[0]}"}} for run in runs}}
+    (root / "study.lock.yaml").write_text(json.dumps(lock))
+    [alone] = given(str(root))
+    found = comparison_of(join([alone], None), [alone], 2.0)
+    assert [task.task for task in found.tasks] == ["q: math", "q: rewrite"]
+    [change] = [c for c in found.changes if c.scope == "overall"]
+    expected = analysis.change("lora", "overall")
+    assert expected is not None
+    assert change.difference == pytest.approx(expected.difference)
 
 
 @pytest.mark.parametrize("text", ["{", "{}"])

@@ -179,6 +179,19 @@ def test_status_report_and_plan_of_a_finished_study(finished: Path, cache: Path)
     assert planned["pilot"] is None  # of losses, one seed does not tell how runs vary
 
 
+def test_a_page_is_not_written_over_by_one_without_what_was_trained(copied: Path, cache: Path):
+    """As after the data has changed: none of its trainings is there then."""
+    with (copied / "rows.jsonl").open("a") as rows:
+        rows.write("\n" + json.dumps({"instruction": "Say more", "output": "más", "lang": "es"}))
+    before = (copied / "out" / "report.html").read_bytes()
+    done = babeltune("report", copied / "study.yaml", "--out", copied / "out", cache=cache)
+    assert done.returncode == 2
+    assert "none of the study's trainings is there" in done.stderr
+    assert (copied / "out" / "report.html").read_bytes() == before
+    shown = babeltune("report", copied / "out", cache=cache)
+    assert (shown.returncode, "lora-r8" in shown.stdout) == (0, True), shown.stderr
+
+
 @pytest.mark.parametrize("form", ["adapter", "merged"])
 def test_what_is_exported_scores_as_what_was_trained(form: str, finished: Path, tmp_path: Path, cache: Path):
     arguments = ["--form", form, "--to", tmp_path / form, "--verify", "--out", finished / "out"]

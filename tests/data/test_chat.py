@@ -189,9 +189,20 @@ def test_the_injected_system_message_is_recorded(minimind: PreTrainedTokenizerBa
     assert template_facts(minimind, {}) == TemplateFacts("You are a helpful assistant", False)
 
 
-def test_a_date_in_the_template_is_recorded(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer.chat_template = "{{ strftime_now('%d %b') }}" + str(tokenizer.chat_template)
+def test_a_date_in_the_template_is_recorded_and_is_always_the_same(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + str(tokenizer.chat_template)
     assert template_facts(tokenizer, {}).is_dated
+    message = {"role": "user", "content": "Hi"}
+    assert render_prompt(tokenizer, [message], {}).startswith("01 Jan 2025")
+    assert "01 Jan 2025" in mark_trained(tokenizer, _encode(tokenizer, _chat("Hi", "Hello")))
+
+
+def test_a_date_that_cant_be_held_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "{% set f = '%d' %}{{ strftime_now(f) }}" + str(tokenizer.chat_template)
+    with pytest.raises(ModelError, match="today's date"):
+        render_prompt(tokenizer, [{"role": "user", "content": "Hi"}], {})
 
 
 def test_minimind(minimind: PreTrainedTokenizerBase) -> None:

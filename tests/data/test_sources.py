@@ -40,6 +40,23 @@ def test_files_folders_and_patterns_are_relative_to_the_study_file(tmp_path: Pat
     assert _texts(Dataset(path="json", data_files=["data/sw.jsonl"]), places) == [("a", "sw")]
 
 
+def test_a_folder_is_no_pattern_whatever_it_is_called(tmp_path: Path) -> None:
+    _file(tmp_path / "run[v2]/data/sw.jsonl", "a")
+    places = Places(tmp_path / "run[v2]", tmp_path)
+    assert _texts(Dataset(path="json", data_files="data/*.jsonl"), places) == [("a", "sw")]
+    in_root = Dataset(path="json", data_files="data-root:run?v2?/data/*.jsonl")
+    assert _texts(in_root, places) == [("a", "sw")]
+    of_folder = Dataset(path="data", data_files="*.jsonl")
+    assert _texts(of_folder, places) == [("a", "sw")]
+
+
+def test_a_link_is_what_its_own_name_says(tmp_path: Path) -> None:
+    """As in the hub's cache, where the files that names link to are called by their digests."""
+    blob = _file(tmp_path / "blobs/3f0c", "a")
+    (tmp_path / "sw.jsonl").symlink_to(blob)
+    assert _texts(Dataset(path="sw.jsonl"), Places(tmp_path)) == [("a", "sw")]
+
+
 @pytest.mark.parametrize("root", ["hub", ""])
 def test_a_local_mirror_stands_in_for_the_hub(root: str, tmp_path: Path) -> None:
     home = tmp_path / "mirror" / root / "org/name"

@@ -55,6 +55,16 @@ def test_winner_stays_with_the_stage_it_starts_from(
     assert kept(folder) == stays
 
 
+def test_weights_that_are_to_be_kept_after_all_are_made_again(folder: StudyFolder) -> None:
+    prune(folder, [*JOBS, *SCORES], keep="winner", winners=[LORA.id])
+    assert run([*JOBS, *SCORES], folder) == ()
+    again = run_jobs(
+        [*JOBS, *SCORES], folder, perform="toy_jobs:perform", devices=["cpu"], threads=1, keep=[FULL.id]
+    )
+    assert again.ran == (FULL.id,)
+    assert kept(folder) == {"lora", "full"}
+
+
 def test_weights_that_an_open_job_needs_stay(folder: StudyFolder) -> None:
     later = toy("later", kind="score", needs={"model": FULL.id})
     prune(folder, [*JOBS, *SCORES, later], keep="winner")

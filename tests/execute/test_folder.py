@@ -8,7 +8,7 @@ from toy_jobs import toy
 
 from babeltune.errors import UserError
 from babeltune.execute import folder as folder_module
-from babeltune.execute.folder import StudyFolder, file_system, is_local
+from babeltune.execute.folder import StudyFolder, file_system, is_held, is_local
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,11 @@ def test_leftovers_go_and_checkpoints_of_open_jobs_stay(tmp_path: Path) -> None:
     assert folder.published() == [finished.id]
     assert [path.name for path in folder.artifacts.iterdir()] == [finished.id]
     assert [path.name for path in folder.work.iterdir()] == [going.id]
+
+
+def test_whether_a_run_works_in_a_folder_can_be_seen(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    assert not is_held(folder)
+    with folder.exclusive():
+        assert is_held(folder)
+    assert not is_held(folder)

@@ -9,7 +9,7 @@ from toy_jobs import toy
 from babeltune.execute.budget import BudgetGuard
 from babeltune.execute.events import Event, JobEnded, JobProgress, JobStarted, StudyState
 from babeltune.execute.folder import StudyFolder
-from babeltune.execute.ledger import JobRow, read_rows
+from babeltune.execute.ledger import JobRow, open_ledger, read_rows
 from babeltune.execute.runner import Outcome, run_jobs
 from babeltune.study.jobs import Job
 
@@ -187,6 +187,17 @@ def test_budget_starts_nothing_that_would_exceed_it(folder: StudyFolder) -> None
     # What earlier runs spent counts; without estimates, so do jobs of the same kind.
     assert run([*big, small], folder, budget=BudgetGuard(309.0)).ran == ()
     assert run([*big, small], folder, budget=BudgetGuard(311.0)).ran == (big[2].id,)
+
+
+def test_budget_counts_what_an_interrupted_job_has_had_once(folder: StudyFolder) -> None:
+    job = toy("job", device_seconds=100.0)
+    with folder.exclusive(), open_ledger(folder, wal=False) as ledger:
+        ledger.start(job, "cpu")
+        ledger.busy(job.id, 80.0)
+        ledger.interrupted(job.id, "stopped")
+    estimates = {job.id: 100.0}
+    assert run([job], folder, budget=BudgetGuard(99.0), estimates=estimates).ran == ()
+    assert run([job], folder, budget=BudgetGuard(101.0), estimates=estimates).ran == (job.id,)
 
 
 def test_budget_counts_jobs_that_run_side_by_side(folder: StudyFolder) -> None:

@@ -99,6 +99,11 @@ def test_contents_are_part_of_identity():
     assert kinds_of_new(study(), study(), changed_model) == ["score"] * 6 + ["train"] * 2
 
 
+def test_what_changes_a_models_answers_is_part_of_its_scores_alone():
+    penalised = ModelContent("w", "t", {}, {"repetition_penalty": 1.1})
+    assert kinds_of_new(study(), study(), contents(models={"a": penalised})) == ["score"] * 6
+
+
 def test_lora_options_do_not_change_a_full_parameter_run():
     def full(**lora: Any) -> StudyFile:
         defaults = {"r": 8, "loraplus_lr_ratio": 16.0}

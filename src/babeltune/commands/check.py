@@ -221,7 +221,7 @@ def _look_at_data(job: Job, opened: OpenedStudy, checked: Checked) -> None:
     prepared = read_prepared(opened.folder.artifact(job.id))
     tokenizer = load_tokenizer(LocatedModel.from_json(job.means["located"]))
     checked.summaries.append(prepared.summary)
-    checked.findings += preflight(prepared, tokenizer)
+    checked.findings += preflight(prepared, tokenizer, languages=opened.study.languages.target)
 
 
 def _look_at_precision(opened: OpenedStudy, machine: Machine, checked: Checked) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from babeltune.analysis.points import POINTS_PER_UNIT
 from babeltune.analysis.result import Analysis
-from babeltune.commands.opening import OpenedStudy, cache_dir, open_study
+from babeltune.commands.opening import OpenedStudy, cache_dir, command_again, open_study
 from babeltune.commands.results import results_of
 from babeltune.commands.screen import screen
 from babeltune.errors import StudyFailed, UserError
@@ -71,22 +71,24 @@ def _chosen_run(opened: OpenedStudy, analysis: Analysis, run_name: str | None) -
     runs = {run.run.name: run for run in opened.jobs.runs if run.training}
     if run_name is None:
         best = next((c for c in analysis.candidates if c.label == analysis.recommendation.candidate), None)
-        finished = [
-            name for name in (best.runs if best else ()) if name in runs and _has_weights(opened, runs[name])
-        ]
-        if not finished:
+        trained = [name for name in (best.runs if best else ()) if name in runs]
+        if not trained:
             raise UserError(
                 "no recipe is recommended yet", remedy=f"name a run with --run: {', '.join(runs)}"
             )
-        run_name = finished[0]
+        run_name = next((name for name in trained if _has_weights(opened, runs[name])), trained[0])
     if run_name not in runs:
         raise UserError(
             f"the study has no run {run_name!r}", where="--run", remedy=f"one of {', '.join(runs)}"
         )
     if not _has_weights(opened, runs[run_name]):
+        removed = opened.folder.is_done(runs[run_name].training[-1])
+        again = f"`{command_again('run', opened)}`"
         raise UserError(
-            f"the weights of {run_name} are not on disk: untrained, or removed (`keep: {opened.study.keep}`)",
-            remedy="set `keep: all` in the study file and run it again",
+            f"the weights of {run_name} were removed (`keep: {opened.study.keep}`)"
+            if removed
+            else f"{run_name} is not trained yet",
+            remedy=f"set `keep: all` in the study file: {again} then trains it again" if removed else again,
         )
     return runs[run_name]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from babeltune.errors import UserError
+from babeltune.errors import Unreachable, UserError
 from babeltune.evaluate.task_entries import task_documents
 from babeltune.execute.folder import StudyFolder
 from babeltune.execute.leaks import leave_out_leaks
@@ -32,6 +32,12 @@ class OpenedStudy:
     folder: StudyFolder
     resolved: Resolved
     jobs: StudyJobs
+
+    @property
+    def weights_to_keep(self) -> frozenset[str]:
+        """Trainings whose weights are wanted on disk whoever wins: with `keep: all` each run's last."""
+        runs = self.jobs.runs if self.study.keep == "all" else ()
+        return frozenset(run.training[-1] for run in runs if run.training)
 
     @cached_property
     def item_counts(self) -> dict[tuple[str, str], int]:
@@ -75,6 +81,22 @@ def open_study(path: Path, *, out: Path | None, data_root: Path | None, console:
         resolved.findings += leaks
     jobs = build_jobs(study, resolved.contents)
     return OpenedStudy(path, study, places, study_folder(study, out), resolved, jobs)
+
+
+def need_all(opened: OpenedStudy, *, remedy: str = "") -> None:
+    """Refuse to go on while something that the study names can't be reached.
+
+    `remedy`: what may be done beside getting it.
+
+    Raises:
+        Unreachable: names what.
+    """
+    if opened.resolved.missing:
+        what = ", ".join(opened.resolved.missing)
+        fetch = (
+            f"`babeltune fetch {opened.path}` where there is a network, or --data-root with a local mirror"
+        )
+        raise Unreachable(f"not on this machine, and the hub can't be reached: {what}", remedy=fetch + remedy)
 
 
 def places_of(start: Path, data_root: Path | None) -> Places:

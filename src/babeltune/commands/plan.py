@@ -138,7 +138,7 @@ def _method(settings: StageSettings) -> str:
 def _print_jobs(console: Console, opened: OpenedStudy) -> None:
     jobs = opened.jobs.jobs
     total = Counter(job.kind for job in jobs)
-    left = Counter(job.kind for job in jobs_to_do(jobs, opened.folder))
+    left = Counter(job.kind for job in jobs_to_do(jobs, opened.folder, keep=opened.weights_to_keep))
     seeds = _seeds(opened)
     runs = sum(bool(run.run.stages) for run in opened.jobs.runs)
     parts = [
@@ -178,7 +178,7 @@ def _print_estimates(
             )
     if table.row_count:
         console.print(table)
-    left = [job.id for job in jobs_to_do(opened.jobs.jobs, opened.folder)]
+    left = [job.id for job in jobs_to_do(opened.jobs.jobs, opened.folder, keep=opened.weights_to_keep)]
     known = [job for job in left if job in seconds]
     unknown = len(left) - len(known)
     if unknown:

@@ -59,7 +59,10 @@ def measured_rates(opened: OpenedStudy, machine: Machine, unfit: Collection[str]
         kept = json.loads(kept_at.read_text())
     with opened.folder.exclusive(), console.status("Measuring this device …") as status:
         prober = _Prober(opened, machine, kept, lambda what: status.update(f"Measuring {what} …"))
-        rates = prober.rates(unfit)
+        try:
+            rates = prober.rates(unfit)
+        finally:
+            prober.discard()
         temporary = kept_at.with_suffix(".part")
         temporary.write_text(json.dumps(prober.kept, indent=1))
         temporary.replace(kept_at)
@@ -74,6 +77,11 @@ class _Prober:
     ) -> None:
         self.opened, self.machine, self.kept, self.on_step = opened, machine, kept, on_step
         self._session: ModelSession | None = None
+
+    def discard(self) -> None:
+        """Give the device back to the workers."""
+        if self._session is not None:
+            self._session.discard()
 
     def rates(self, unfit: Collection[str]) -> Rates:
         train: dict[tuple[str, str], float] = {}
@@ -98,7 +106,7 @@ class _Prober:
                         score[model, plan.name] = self._kept(
                             "score",
                             model,
-                            plan.name,
+                            self._asked(plan, languages[0]),
                             measure=lambda m=model, p=plan, code=languages[0]: self._score(m, p, code),
                         )
         return Rates(train, score)
@@ -110,6 +118,11 @@ class _Prober:
             self.on_step(f"{key[0]} on {key[1]}")
             self.kept[name] = measure()
         return self.kept[name]
+
+    def _asked(self, plan: TaskPlan, language: str) -> str:
+        """What decides how fast a task is scored, beside model and machine."""
+        digest = self.opened.resolved.contents.tasks[plan.name, language][:12]
+        return f"{plan.name}/{digest}/{self.opened.study.eval.dtype}"
 
     def _prepared(self, run: RunJobs, position: int) -> Path | None:
         by_id = self.opened.jobs.by_id()

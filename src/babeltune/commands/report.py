@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babeltune.commands.opening import command_again, open_study
+import yaml
+
+from babeltune.commands.opening import OpenedStudy, as_typed, command_again, need_all, open_study
 from babeltune.commands.results import kept_findings, results_of, write_page
 from babeltune.commands.screen import print_json, screen
 from babeltune.commands.stored import background_of_stored, read_stored
@@ -40,6 +42,7 @@ def report(path: Path, *, out: Path | None, data_root: Path | None, share: bool,
             page = write_report(path, analysis, tables, background)
     else:
         opened = open_study(path, out=out, data_root=data_root, console=console)
+        _refuse_other_work(opened)
         tables, analysis = results_of(opened)
         if tables.scores.is_empty():
             raise UserError(
@@ -52,3 +55,30 @@ def report(path: Path, *, out: Path | None, data_root: Path | None, share: bool,
     else:
         print_results(analysis, console)
     console.print(f"Report: {page}", soft_wrap=True)
+
+
+def _refuse_other_work(opened: OpenedStudy) -> None:
+    """Refuse to write a page without what was trained, in place of one that has it.
+
+    Something that the study names may be out of reach, or its trainings would be others by now: after the
+    data has changed, or with another version of babeltune.
+
+    Raises:
+        UserError: says how to see what is there.
+    """
+    as_it_is = f"babeltune report {as_typed(opened.folder.root)}"
+    need_all(opened, remedy=f"; `{as_it_is}` shows what is there")
+    lock = opened.folder.root / "study.lock.yaml"
+    if not lock.is_file():
+        return
+    before = yaml.safe_load(lock.read_text(encoding="utf-8"))["runs"].values()
+    by_id = opened.jobs.by_id()
+    then = {job for run in before for job in run["training"] if job.startswith("train-")}
+    now = {job for run in opened.jobs.runs for job in run.training if by_id[job].kind == "train"}
+    if now and any(map(opened.folder.is_done, then)) and not any(map(opened.folder.is_done, now)):
+        raise UserError(
+            "none of the study's trainings is there as it would be done now: its data, its models or "
+            "babeltune are others",
+            where=str(opened.folder.root),
+            remedy=f"`{as_it_is}` shows what is there, `{command_again('run', opened)}` does it anew",
+        )

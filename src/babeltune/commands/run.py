@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,15 +14,17 @@ from babeltune.commands.check import PERFORM, Checked, check_study, print_findin
 from babeltune.commands.estimate import job_seconds
 from babeltune.commands.live import LivePage
 from babeltune.commands.lock import write_lock
-from babeltune.commands.opening import OpenedStudy, open_study
+from babeltune.commands.opening import OpenedStudy, need_all, open_study
 from babeltune.commands.probe import measured_rates
 from babeltune.commands.results import link_models, results_of, write_page
 from babeltune.commands.screen import print_json, screen
-from babeltune.errors import Interrupted, StudyFailed, Unreachable
+from babeltune.errors import Interrupted, StudyFailed
 from babeltune.execute.budget import budget_guard
 from babeltune.execute.devices import Machine, this_machine
 from babeltune.execute.disk import prune
 from babeltune.execute.events import Event
+from babeltune.execute.folder import is_local
+from babeltune.execute.ledger import open_ledger
 from babeltune.execute.progress import Price, shown_progress
 from babeltune.execute.runner import Outcome, run_jobs
 from babeltune.execute.schedule import jobs_to_do
@@ -45,12 +47,7 @@ def run(path: Path, *, out: Path | None, data_root: Path | None, workers: int | 
     """
     console = screen(stderr=as_json)
     opened = open_study(path, out=out, data_root=data_root, console=console)
-    if opened.resolved.missing:
-        what = ", ".join(opened.resolved.missing)
-        raise Unreachable(
-            f"not on this machine, and the hub can't be reached: {what}",
-            remedy=f"`babeltune fetch {path}` where there is a network, or --data-root with a local mirror",
-        )
+    need_all(opened)
     machine = this_machine(workers)
     with opened.folder.exclusive():
         say_what_is_done(console, opened, machine)
@@ -75,7 +72,7 @@ def run(path: Path, *, out: Path | None, data_root: Path | None, workers: int | 
 def say_what_is_done(console: Console, opened: OpenedStudy, machine: Machine) -> None:
     """One line: how much there is to do, and where."""
     jobs = opened.jobs.jobs
-    to_do = jobs_to_do(jobs, opened.folder)
+    to_do = jobs_to_do(jobs, opened.folder, keep=opened.weights_to_keep)
     again = sum(opened.folder.is_done(job.id) for job in to_do)
     trained = sum(bool(run.training) for run in opened.jobs.runs)
     left = f"{len(to_do)} of {len(jobs)} jobs to do" if to_do else "everything is done"
@@ -109,9 +106,10 @@ def write_page_so_far(opened: OpenedStudy, findings: Sequence[Finding], how_far:
 def _work(opened: OpenedStudy, checked: Checked, machine: Machine, console: Console) -> Outcome:
     left_out = _jobs_only_of(opened, checked.unfit)
     jobs = [job for job in opened.jobs.jobs if job.id not in left_out]
+    _record_unfit(opened, checked.unfit, left_out)
     budget = opened.study.budget
     price = Price(budget.price_per_gpu_hour, budget.currency) if budget.price_per_gpu_hour else None
-    if all(opened.folder.is_done(job.id) for job in jobs):
+    if not jobs_to_do(jobs, opened.folder, keep=opened.weights_to_keep):
         return Outcome(tuple(job.id for job in jobs), (), {}, {}, frozenset(), (), interrupted=False)
     guard = budget_guard(budget)
     estimates: dict[str, float] = {}
@@ -132,6 +130,7 @@ def _work(opened: OpenedStudy, checked: Checked, machine: Machine, console: Cons
             perform=PERFORM,
             devices=machine.devices,
             threads=machine.threads,
+            keep=opened.weights_to_keep,
             budget=guard,
             estimates=estimates,
             on_event=tell,
@@ -151,6 +150,22 @@ def _jobs_only_of(opened: OpenedStudy, runs: Mapping[str, str]) -> set[str]:
         for job in [*run.training, *run.scoring]
     }
     return {job.id for job in opened.jobs.jobs} - of_others
+
+
+def _record_unfit(opened: OpenedStudy, unfit: Mapping[str, str], left_out: Collection[str]) -> None:
+    """Have the ledger, and so the page, say which runs don't fit and why."""
+    by_id = opened.jobs.by_id()
+    reasons = {
+        job: unfit[run.run.name]
+        for run in opened.jobs.runs
+        if run.run.name in unfit
+        for job in run.training
+        if job in left_out and not opened.folder.is_done(job)
+    }
+    if reasons:
+        with open_ledger(opened.folder, wal=is_local(opened.folder.root)) as ledger:
+            for job, reason in reasons.items():
+                ledger.skip(by_id[job], reason)
 
 
 def _winners(opened: OpenedStudy, analysis: Analysis) -> list[str]:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from babeltune.commands.opening import study_folder
 from babeltune.commands.screen import print_json, screen
+from babeltune.execute.folder import is_held
 from babeltune.execute.ledger import JobRow, read_rows
 from babeltune.study.load import load_study
 
@@ -34,9 +35,13 @@ def status(path: Path, *, out: Path | None, as_json: bool) -> None:
         console.print(f"{done} of {len(planned)} jobs done.")
     hours = sum(row.spent_seconds for row in rows) / 3600
     console.print(f"{hours:.2f} device hours spent.")
+    is_running = is_held(folder)
     for row in rows:
         if row.state == "running" and row.started_at is not None:
-            console.print(f"running since {datetime.fromtimestamp(row.started_at):%H:%M:%S}: {row.label}")
+            since = datetime.fromtimestamp(row.started_at)
+            console.print(
+                f"{'running since' if is_running else 'killed; began at'} {since:%F %T}: {row.label}"
+            )
     for row in rows:
         if row.state in ("failed", "skipped") and (not planned or row.id in planned):
             console.print(f"{row.state}: {row.label}: {first_line(row.error)}", markup=False)

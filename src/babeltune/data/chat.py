@@ -9,15 +9,21 @@ without special tokens, because the template has written them already.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from transformers import PreTrainedTokenizerBase
 
 from babeltune.data.examples import Example
 from babeltune.data.layouts import Message
 from babeltune.errors import ModelError
+
+# The day that a template is told to be today: prompts must be the same on every day that a study goes on.
+TODAY: Final = datetime(2025, 1, 1)
+_NOW = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<format>.*?)(?P=quote)\s*\)""")
 
 TEMPLATE_REMEDY = "choose another with `chat_template:` (a Jinja file, or `chatml`)"
 
@@ -36,11 +42,31 @@ class TemplateFacts:
     """What a chat template does unasked.
 
     `injected_system`: the system message that it writes where there is none. `is_dated`: it writes today's
-    date, so a prompt differs from day to day.
+    date, for which it gets `TODAY`.
     """
 
     injected_system: str | None
     is_dated: bool
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The model's chat template, with `TODAY` where it writes today's date.
+
+    Raises:
+        ModelError: there is none, or it writes the date in a way that can't be held.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{_name(tokenizer)} has no chat template",
+            remedy="add `chat_template: chatml` (or a Jinja file) to the model",
+        )
+    template = _NOW.sub(lambda now: repr(TODAY.strftime(now["format"])), str(tokenizer.get_chat_template()))
+    if "strftime_now(" in template:
+        raise ModelError(
+            f"the chat template of {_name(tokenizer)} writes today's date, which would change prompts",
+            remedy=TEMPLATE_REMEDY,
+        )
+    return template
 
 
 def render_prompt(
@@ -237,14 +263,11 @@ def _render(
 ) -> str:
     from jinja2 import TemplateError
 
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"{_name(tokenizer)} has no chat template",
-            remedy="add `chat_template: chatml` (or a Jinja file) to the model",
-        )
+    template = template_of(tokenizer)
     try:
         text = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
+            chat_template=template,
             tokenize=False,
             add_generation_prompt=for_answer,
             **template_kwargs,

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 from transformers import PreTrainedTokenizerBase
 
+from babeltune.data.chat import TODAY
 from babeltune.data.prepare import NOTHING_TRAINED, PROMPT_TOO_LONG, Prepared
 from babeltune.study.findings import Finding
 
@@ -152,10 +153,10 @@ def _unwise(summary: dict[str, Any], where: str) -> list[Finding]:
     if template and template["is_dated"]:
         findings.append(
             Finding(
-                "warn",
-                "the chat template writes today's date, so prompts differ from day to day",
+                "note",
+                "the chat template writes today's date, for which it always gets "
+                f"{TODAY:%d %B %Y}, in training and scoring",
                 where,
-                "fix it, for example `chat_template_kwargs: {date_string: 1 Jan 2025}`",
             )
         )
     return findings

@@ -133,15 +133,21 @@ def _given_files(dataset: Dataset, places: Places) -> list[_Part]:
     return [
         _Part(data_stem(path), (path,))
         for pattern in patterns
-        for path in _matching(resolve_path(pattern, places))
+        for path in _matching(resolve_path(pattern, places), places)
     ]
 
 
-def _matching(pattern: Path) -> list[Path]:
+def _matching(pattern: Path, places: Places) -> list[Path]:
     """The files a pattern means, by name; a name without wildcards means itself."""
     if pattern.is_file():
         return [pattern]
-    found = sorted(path for path in map(Path, glob.glob(str(pattern), recursive=True)) if path.is_file())  # noqa: PTH207
+    starts = [
+        start for start in (places.study_dir, places.data_root) if start and pattern.is_relative_to(start)
+    ]
+    # What the user wrote is a pattern; the folder where that starts is not, whatever it is called.
+    start = max(starts, key=lambda start: len(start.parts), default=Path(pattern.anchor))
+    escaped = Path(glob.escape(str(start))) / pattern.relative_to(start)
+    found = sorted(path for path in map(Path, glob.glob(str(escaped), recursive=True)) if path.is_file())  # noqa: PTH207
     if not found:
         raise DataError("no such data file", where=str(pattern), remedy=_neighbours(pattern))
     return found
@@ -156,7 +162,11 @@ def _folder_parts(folder: Path, dataset: Dataset) -> list[_Part]:
     if dataset.data_files:
         patterns = [dataset.data_files] if isinstance(dataset.data_files, str) else dataset.data_files
         base = folder / (dataset.data_dir or "")
-        return [_Part(data_stem(path), (path,)) for pattern in patterns for path in _matching(base / pattern)]
+        return [
+            _Part(data_stem(path), (path,))
+            for pattern in patterns
+            for path in _matching(base / pattern, Places(base))
+        ]
     if dataset.data_dir:
         folder = folder / dataset.data_dir
     configs = config_names(dataset)

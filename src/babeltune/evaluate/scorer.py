@@ -21,7 +21,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import has_bos_prefix
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from babeltune.data.chat import render_prompt
+from babeltune.data.chat import render_prompt, template_of
 from babeltune.errors import Interrupted, TaskError
 from babeltune.evaluate import trie
 from babeltune.evaluate.generation import generate
@@ -139,7 +139,11 @@ class Scorer(TemplateLM):
             return render_prompt(self.tokenizer, chat_history, self._template_kwargs)
         return str(
             self.tokenizer.apply_chat_template(
-                chat_history, tokenize=False, continue_final_message=True, **self._template_kwargs
+                chat_history,
+                chat_template=template_of(self.tokenizer),
+                tokenize=False,
+                continue_final_message=True,
+                **self._template_kwargs,
             )
         )
 

@@ -152,6 +152,21 @@ class StudyFolder:
             self.lock_fd = None
 
 
+def is_held(folder: StudyFolder) -> bool:
+    """Whether a run works in the folder at this moment, as far as that can be seen from here."""
+    try:
+        fd = os.open(folder.jobs / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # held, or a disk without locks
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def file_system(path: Path) -> str:
     """The type of the file system under `path` ("ext4", "nfs4", "lustre" …), "" where unknown."""
     resolved = path.resolve()

@@ -22,7 +22,7 @@ from babeltune.evaluate.task_entries import (
     task_languages,
     task_note,
 )
-from babeltune.models.source import adapter_digest, locate
+from babeltune.models.source import adapter_digest, answer_settings, locate
 from babeltune.study.expand import expand_tasks
 from babeltune.study.findings import Finding
 from babeltune.study.graph import LOCATION_FIELDS, Contents, ModelContent
@@ -60,7 +60,9 @@ def resolve(
             located = locate(model, places, cache_dir)
             # What a template is given is part of what the tokenizer makes of a conversation.
             tokenizer = digest_of([located.tokenizer_digest, located.chat_template_kwargs])
-            models[model.short_name] = ModelContent(located.weights_digest, tokenizer, located.to_json())
+            models[model.short_name] = ModelContent(
+                located.weights_digest, tokenizer, located.to_json(), answer_settings(located.folder)
+            )
         except Unreachable as error:
             missing[f"model {model.short_name}"] = error
             placeholder = f"unresolved:{model.path}@{model.revision or 'main'}"

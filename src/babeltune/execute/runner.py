@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -64,6 +64,7 @@ def run_jobs(
     perform: str,
     devices: Sequence[str],
     threads: int,
+    keep: Collection[str] = (),
     budget: BudgetGuard | None = None,
     estimates: Mapping[str, float] | None = None,
     on_event: Callable[[Event], None] = lambda _: None,
@@ -72,10 +73,10 @@ def run_jobs(
     """Do those of `jobs` whose results are not in `folder` yet.
 
     `perform`: the function that does a job, "module:function" (`execute/tools.py`). `devices`: a worker for
-    each, and one more on the CPU where they are GPUs. `threads`: for each worker. `estimates`: job id to
-    device seconds, where known. A job that fails is not tried again in this call (unless its worker crashed:
-    once); those that don't need it go on. The first Ctrl-C or SIGTERM lets jobs save a checkpoint for up to
-    `grace_seconds`, a second one doesn't.
+    each, and one more on the CPU where they are GPUs. `threads`: for each worker. `keep`: see `jobs_to_do`.
+    `estimates`: job id to device seconds, where known. A job that fails is not tried again in this call
+    (unless its worker crashed: once); those that don't need it go on. The first Ctrl-C or SIGTERM lets jobs
+    save a checkpoint for up to `grace_seconds`, a second one doesn't.
 
     Raises:
         FolderInUse: another run works in `folder`.
@@ -83,7 +84,7 @@ def run_jobs(
     """
     with folder.exclusive(), _StopSignals() as signals:
         folder.remove_leftovers()
-        to_do = jobs_to_do(jobs, folder)
+        to_do = jobs_to_do(jobs, folder, keep=keep)
         with open_ledger(folder, wal=is_local(folder.root)) as ledger:
             ledger.relabel(jobs)
             beside = [] if any(map(_is_cpu, devices)) else ["cpu"]
@@ -148,8 +149,12 @@ class _Run:
         # Of ended attempts: seconds that they held a device, and device seconds that jobs cost (`JobRow`).
         self._busy: dict[str, float] = {}
         self._spent: dict[str, float] = {}
+        # Of jobs that go on from a checkpoint: device seconds that they have had.
+        self._had: dict[str, float] = {}
         for row in ledger.rows():
             self._busy[row.id], self._spent[row.id] = row.busy_seconds, row.spent_seconds
+            if row.state == "interrupted":
+                self._had[row.id] = row.spent_seconds
             if row.state == "done":
                 estimates.learn(row.kind, row.spent_seconds)
         self._spent_in_all = sum(self._spent.values())
@@ -229,10 +234,13 @@ class _Run:
         if self._budget is None:
             return True
         running = sum(
-            max(self._estimates.of(attempt.job) or 0.0, attempt.device_seconds)
-            for attempt in self._attempts.values()
+            max(self._still_takes(attempt.job), attempt.device_seconds) for attempt in self._attempts.values()
         )
-        return self._budget.allows(self._spent_in_all + running, self._estimates.of(job) or 0.0)
+        return self._budget.allows(self._spent_in_all + running, self._still_takes(job))
+
+    def _still_takes(self, job: Job) -> float:
+        """Device seconds from the start of its attempt on, as far as is known; an interrupted job goes on."""
+        return max(0.0, (self._estimates.of(job) or 0.0) - self._had.get(job.id, 0.0))
 
     def _take_in(self, report: Report) -> None:
         job, message = report.job, report.message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from babeltune.execute.folder import StudyFolder
 from babeltune.study.jobs import Job
@@ -11,18 +11,22 @@ from babeltune.study.jobs import Job
 WEIGHT_ROLES = ("start", "model")
 
 
-def jobs_to_do(jobs: Sequence[Job], folder: StudyFolder) -> list[Job]:
+def jobs_to_do(jobs: Sequence[Job], folder: StudyFolder, *, keep: Collection[str] = ()) -> list[Job]:
     """The jobs whose results are not there, in the given order.
 
-    A job whose weights were removed is done, unless one that is not done needs the weights: then it is
-    among them again.
+    A job whose weights were removed is done, unless one that is not done needs the weights, or they are to
+    be kept (`keep`, ids): then it is among them again.
 
     Raises:
         ValueError: a job needs one that is neither given nor done.
     """
     by_id = {job.id: job for job in jobs}
     wanted: set[str] = set()
-    queue = [job for job in by_id.values() if not folder.is_done(job.id)]
+    queue = [
+        job
+        for job in by_id.values()
+        if not (folder.has_weights(job.id) if job.id in keep else folder.is_done(job.id))
+    ]
     while queue:
         job = queue.pop()
         if job.id in wanted:

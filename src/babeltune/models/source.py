@@ -31,6 +31,7 @@ HUB_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.spm"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 TEMPLATE_FILE = "chat_template.jinja"
+ANSWER_SETTINGS = ("eos_token_id", "repetition_penalty")
 # Written by whatever saved the file; they say nothing about the model.
 VOLATILE_KEYS = (
     "transformers_version",
@@ -263,6 +264,13 @@ def _canonical_json(path: Path, without: tuple[str, ...] = ()) -> bytes:
     data = read_object(path)
     kept = {key: value for key, value in data.items() if key not in (*VOLATILE_KEYS, *without)}
     return json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()
+
+
+def answer_settings(folder: Path) -> dict[str, Any]:
+    """What a model's own generation config says that changes greedy answers: its ends and its penalty."""
+    path = folder / "generation_config.json"
+    settings = read_object(path) if path.is_file() else {}
+    return {name: settings[name] for name in ANSWER_SETTINGS if settings.get(name) is not None}
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -25,11 +25,15 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class ModelContent:
-    """A located base model: digests of what it is, and `located`, how a worker finds it again."""
+    """A located base model: digests of what it is, and `located`, how a worker finds it again.
+
+    `generation`: what its own generation config says that changes written answers.
+    """
 
     weights: str
     tokenizer: str
     located: dict[str, Any]
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -269,6 +273,8 @@ def score_job(
         "dtype": study.eval.dtype,
         "tokenizer": model.tokenizer,
     }
+    if model.generation:
+        meaning["generation"] = dict(model.generation)
     if trained is None:
         meaning["model"] = model.weights
         if run.adapter:

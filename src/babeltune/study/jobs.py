@@ -20,7 +20,7 @@ WITHOUT_DEVICE: frozenset[JobKind] = frozenset({"prepare", "judge", "ask"})
 
 # The version of each kind of work. Raise one when a change to our code changes that work's results.
 WORK_VERSION: dict[JobKind, int] = {
-    "prepare": 1,
+    "prepare": 2,
     "search": 3,
     "train": 3,
     "score": 3,

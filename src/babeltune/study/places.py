@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +42,9 @@ def resolve_path(text: str, places: Places) -> Path:
                 f"{text!r} lies under a data root, and none was given",
                 remedy="add --data-root DIR to the command",
             )
-        return (places.data_root / text.removeprefix(DATA_ROOT_PREFIX)).resolve()
+        return _tidy(places.data_root / text.removeprefix(DATA_ROOT_PREFIX))
     if not text.startswith(PACKAGE_PREFIX):
-        return (places.study_dir / Path(text).expanduser()).resolve()
+        return _tidy(places.study_dir / Path(text).expanduser())
     package, _, inside = text.removeprefix(PACKAGE_PREFIX).partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
@@ -52,3 +53,8 @@ def resolve_path(text: str, places: Places) -> Path:
             remedy=f"pip install {package.replace('_', '-')}",
         )
     return Path(spec.submodule_search_locations[0]) / inside
+
+
+def _tidy(path: Path) -> Path:
+    """Absolute and without `..`. Links stay: their names say a file's kind and language."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
