@@ -33,7 +33,11 @@ def losses_and_gradients(
     packing = packing_for(base, packing=True)
     examples = Examples.from_frame(prepared().train)
     losses = []
-    with attention_of(base, packing), adapters_in_base_width(model), compiled_layers(base, stage):
+    with (
+        attention_of(base, packing),
+        adapters_in_base_width(model, together=not stage.torch_compile),
+        compiled_layers(base, stage),
+    ):
         forward = forward_for(model, packing)
         model.train()
         for rows in ROWS:
