@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,13 +150,15 @@ def synthetic_tables(
     )
 
 
-def analysis_of(tables: Tables, budget: Budget | None = None, **decide: Any) -> Analysis:
+def analysis_of(
+    tables: Tables, budget: Budget | None = None, *, tasks: Sequence[TaskInfo] = TASKS, **decide: Any
+) -> Analysis:
     """The analysis of a made-up study; keywords go to `Decide`."""
     return analyse(
         tables.scores,
         tables.costs,
         tables.runs,
-        TASKS,
+        tasks,
         Decide(**decide),
         target=TARGET,
         guard=GUARD,

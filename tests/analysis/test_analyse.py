@@ -7,9 +7,10 @@ import json
 
 import polars as pl
 import pytest
-from synthetic_study import RECIPES, TARGET, analysis_of, synthetic_tables
+from synthetic_study import RECIPES, TARGET, TASKS, Recipe, analysis_of, synthetic_tables
 
 from babeltune.analysis.result import Analysis
+from babeltune.analysis.scores import TaskInfo
 from babeltune.analysis.tables import Tables
 from babeltune.study.schema import Budget
 
@@ -97,6 +98,42 @@ def test_a_shared_search_is_charged_once(tables: Tables) -> None:
     assert before is not None
     assert after is not None
     assert after.gpu_hours == pytest.approx((before.gpu_hours or 0) + 1)
+
+
+def test_a_guard_task_without_scores_bars_certification(tables: Tables, analysis: Analysis) -> None:
+    loss = TaskInfo("wikitext", "bits_per_byte", guard_only=True)
+    beside = analysis_of(tables, tasks=[*TASKS, loss], margin=4.0, guard_margin=3.0)
+    assert beside.recommendation == analysis.recommendation
+    mmlu = TaskInfo("mmlu", "accuracy", guard_only=True)
+    found = analysis_of(tables, tasks=[*TASKS, mmlu], margin=4.0, guard_margin=3.0).recommendation
+    assert (found.state, found.certified) == ("provisional", ())
+    assert found.open_guards == ("mmlu",)
+    assert "the guard mmlu has no scores" in found.reasons
+
+
+def equal_recipes(count: int, gain: float) -> tuple[Recipe, ...]:
+    """LoRA recipes that are all as good."""
+    gains = dict.fromkeys(["en", *TARGET], gain)
+    return tuple(Recipe(f"r{n}", "lora", gains, 100, 1_000, 1.0) for n in range(count))
+
+
+def test_changes_overall_are_shown_where_their_own_interval_is() -> None:
+    """Not where Holm's method shows them: the interval that is printed would say something else."""
+    found = analysis_of(synthetic_tables(recipes=equal_recipes(6, gain=5.0), seeds=2, items=100))
+    overall = [c for c in found.changes if c.scope == "overall"]
+    assert [c.significant for c in overall] == [c.low > 0 for c in overall]
+    assert any(c.low < 0 and c.p_adjusted < 0.05 for c in overall)
+
+
+def test_a_difference_is_shown_worse_only_after_correction() -> None:
+    """Of many equal recipes some pair's own interval is clear of 0 by luck."""
+    equal = equal_recipes(8, gain=0.0)
+    found = analysis_of(synthetic_tables(recipes=equal, seeds=2, items=60), margin=0.5)
+    compared = (*found.pairs, *found.scoped_pairs, *(c for c in found.changes if c.scope != "overall"))
+    by_luck = [c for c in compared if c.high < 0 and c.p_adjusted > 0.05]
+    assert by_luck
+    assert {c.verdict for c in by_luck} == {"not decidable here"}
+    assert all(c.significant for c in compared if c.verdict == "shown worse")
 
 
 def test_one_seed_is_about_models() -> None:

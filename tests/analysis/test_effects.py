@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from babeltune.analysis.effects import all_effects, factor_effects, interactions
 from babeltune.analysis.factors import factors_of
 from babeltune.analysis.fairness import unevenness
 from babeltune.analysis.scopes import Scope
-from babeltune.analysis.variance import Estimate
+from babeltune.analysis.variance import Estimate, SeedVariance
 
 
 def estimate_of(means: Sequence[float]) -> Estimate:
@@ -136,6 +137,18 @@ def test_classes_that_the_languages_lack_are_said() -> None:
     assert found[2].depends_on == "class"
     assert found[2].refused == "no low-resource language is scored"
     assert found[0].p_adjusted == pytest.approx(2 * (found[0].p or 0))
+
+
+def test_an_effect_is_shown_of_recipes_only() -> None:
+    settings = {0: {"r": 8}, 1: {"r": 64}}
+    scopes = [Scope("overall", "overall", "overall", {})]
+    once = estimate_of([50.0, 80.0])
+    repeated = dataclasses.replace(once, seed_variances=(SeedVariance("adapter", 0.1, 0.0, 4, 4),))
+    for estimate, shown in ((once, False), (repeated, True)):
+        [effect, _] = all_effects(scopes, {"overall": estimate}, settings, 0.95)
+        assert effect.p_adjusted is not None
+        assert effect.p_adjusted < 0.001
+        assert effect.significant == shown
 
 
 def test_unevenness_lists_only_what_is_not_compared() -> None:

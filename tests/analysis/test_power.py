@@ -20,6 +20,17 @@ def test_examples_of_the_specification(seeds: int, pair: float, among_all: float
     assert overall.among_all == pytest.approx(among_all, abs=0.08)
 
 
+def test_the_two_chat_forms_of_a_task_are_one_sample_of_items() -> None:
+    for seeds in (1, 3):
+        alone, both = (
+            power([TaskSize(name, 500, ("sw", "ha")) for name in names], recipes=6, seeds=seeds)[0]
+            for names in (("xnli",), ("xnli", "xnli+chat"))
+        )
+        assert both == alone
+    other = power([TaskSize(name, 500, ("sw", "ha")) for name in ("xnli", "xcopa")], recipes=6, seeds=3)[0]
+    assert other.pair < both.pair
+
+
 def test_one_language_with_250_items() -> None:
     overall = power([TaskSize("a", 250, ("sw",))], recipes=8, seeds=2)[0]
     assert overall.pair == pytest.approx(7.1, abs=0.15)

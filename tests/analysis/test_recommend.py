@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from babeltune.analysis.critical import largest_of
 from babeltune.analysis.frontier import frontier
 from babeltune.analysis.recommend import GuardCheck, Recommendation, guard_checks, loss_bounds, recommend
 from babeltune.analysis.variance import Estimate, SeedVariance
@@ -119,6 +120,42 @@ def test_a_family_that_was_never_repeated_certifies_nothing() -> None:
     assert found.needed == "a second seed of the full recipes"
 
 
+def test_what_bars_the_choice_is_named() -> None:
+    """The margin only where the bound is beyond it; what would decide only where seeds or items would."""
+    wide = made_up(seed_variance=1.5, seeds=2, seed_df=3)
+    may_break = [kept_guard(label, -0.8, -1.4) for label in LABELS[1:]]
+    breaks = [kept_guard(label, -9, -9.5) for label in LABELS[1:]]
+    borrowed = dataclasses.replace(
+        made_up(),
+        family_K=np.array([-1, 0, 0, 1]),
+        seed_variances=(SeedVariance("adapter", 0.05, 0.0, 6, 6), SeedVariance("full", 0.05, 0.0, 0, 6)),
+    )
+    found = {
+        "decided": decide(made_up()),
+        "margin": decide(wide),
+        "margin, guard open": decide(wide, guards=may_break),
+        "guards": decide(made_up(), guards=may_break),
+        "a guard without scores": decide(made_up(), guards=[]),
+        "broken guards": decide(made_up(), guards=breaks),
+        "broken guards, margin": decide(wide, guards=breaks),
+        "seeds": decide(borrowed),
+        "seeds, guard open": decide(borrowed, guards=may_break),
+        "one seed": decide(made_up(seed_df=0, seed_variance=0.0, seeds=1)),
+    }
+    assert {name: (r.obstacle, r.open_guards, r.needed is not None) for name, r in found.items()} == {
+        "decided": (None, (), False),
+        "margin": ("margin", (), True),
+        "margin, guard open": ("margin", ("English",), True),
+        "guards": ("guards", ("English",), False),
+        "a guard without scores": ("guards", ("English",), False),
+        "broken guards": ("broken guards", ("English",), False),
+        "broken guards, margin": ("broken guards", ("English",), False),
+        "seeds": ("seeds", (), True),
+        "seeds, guard open": ("guards", ("English",), False),
+        "one seed": ("seeds", (), True),
+    }
+
+
 def test_one_seed_certifies_nothing() -> None:
     found = decide(made_up(seed_df=0, seed_variance=0.0, seeds=1))
     assert found.state == "one seed"
@@ -129,6 +166,23 @@ def test_one_seed_certifies_nothing() -> None:
 def test_nothing_is_recommended_where_all_are_worse_than_untouched() -> None:
     found = decide(made_up((60.0, 50.0, 51.0, 50.5)), worse=frozenset(LABELS[1:]))
     assert (found.state, found.candidate) == ("keep untouched", None)
+
+
+def test_that_some_recipe_is_worse_is_a_claim_over_all_ordered_pairs() -> None:
+    """Between the quantile of three normal variables and that of six nothing is shown; the bound stays."""
+    estimate = made_up((50.0, 56.0, 56.0, 58.0), se=0.0, seed_variance=1.0, seed_df=9)
+    se = (2 / 4) ** 0.5
+    of_three, of_six = (float(largest_of(n, 9.0, 0.95)) * se for n in (3, 6))
+    for difference, verdict in (
+        ((of_three + of_six) / 2, "not decidable here"),
+        (of_six + 0.01, "shown worse"),
+    ):
+        means = np.array([50.0, 60.0 - difference, 60.0 - difference, 60.0])
+        found = dataclasses.replace(estimate, means_K=means)
+        worst, _, best = loss_bounds(found, LABELS, [1, 2, 3], margin=1.0, confidence=0.95)
+        assert worst.verdict == verdict
+        assert worst.bound == pytest.approx(difference + of_three)
+        assert (best.bound, best.verdict) == (0.0, "shown no worse")
 
 
 def test_guard_checks_are_against_the_own_untouched_model() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from babeltune.analysis.forms import base_task
-from babeltune.analysis.scopes import decision_tasks, scopes_of
-from babeltune.analysis.scores import TaskInfo
+from babeltune.analysis.inventory import scope_info
+from babeltune.analysis.scopes import Scope, decision_tasks, scopes_of
+from babeltune.analysis.scores import TaskInfo, arrays_of
 
 XNLI, CHAT, GENERATED, CHAT_GENERATED = (
     TaskInfo(name, "accuracy", written="/generate" in name)
@@ -55,6 +57,21 @@ def test_a_generated_guard_task_is_no_second_guard() -> None:
     cells = [(task.task, "en") for task in guards]
     found = [s.key for s in scopes_of(cells, [XNLI, *guards], ["sw"], ["en"]) if s.kind == "guard"]
     assert found == ["guard:en:mmlu"]
+
+
+def test_items_that_two_forms_ask_are_counted_once() -> None:
+    frames = [
+        pl.DataFrame({"item": [f"i{n}" for n in range(size)], "value": 1.0}).with_columns(
+            run=pl.lit("r"), task=pl.lit(task.task), language=pl.lit(language), metric=pl.lit("accuracy")
+        )
+        for task, language, size in ((XNLI, "sw", 10), (CHAT, "sw", 12), (CHAT, "es", 8))
+    ]
+    arrays = arrays_of(pl.concat(frames), [XNLI, CHAT], ["r"], {"r": 0}, [None])
+    for task, items in ((XNLI, 10), (CHAT, 12)):
+        alone = {cell: 1.0 for cell in arrays.cells if cell[0] == task.task}
+        assert scope_info(Scope("task", "task", "task", alone), arrays).items == items
+    both = dict.fromkeys(arrays.cells, 1 / 3)
+    assert scope_info(Scope("overall", "overall", "overall", both), arrays).items == 12
 
 
 def test_forms_go_back_to_their_task() -> None:

@@ -267,7 +267,7 @@ def test_the_classes_of_a_judged_task_are_compared(tmp_path: Path) -> None:
         items = pl.DataFrame(
             {"item": [f"i{n}" for n in range(40)], "value": random.random(40).round(1), "class": classes}
         ).with_columns(metric=pl.lit("judge"))
-        path = root / "artifacts" / f"judge-{recipe}" / "items.parquet"
+        path = root / ".jobs" / "artifacts" / f"judge-{recipe}" / "items.parquet"
         path.parent.mkdir(parents=True)
         items.write_parquet(path)
         named = items.with_columns(pl.lit(value).alias(name) for name, value in columns.items())
@@ -278,9 +278,7 @@ def test_the_classes_of_a_judged_task_are_compared(tmp_path: Path) -> None:
     ).with_columns(state=pl.lit("done"), method=pl.col("recipe"))
     tables = Tables(pl.concat(frames), pl.DataFrame(schema=COST_COLUMNS), states)
     infos = [TaskInfo(f"q: {label}", "judge", written=True) for label in ("math", "rewrite")]
-    analysis = analyse(
-        tables.scores, tables.costs, tables.runs, infos, Decide(), target=["sw"], guard=[]
-    )
+    analysis = analyse(tables.scores, tables.costs, tables.runs, infos, Decide(), target=["sw"], guard=[])
     write_report(root, analysis, tables)
     lock = {"runs": {run: {"scores": {"q/sw": f"judge-{run.partition('/')[0]}"}} for run in runs}}
     (root / "study.lock.yaml").write_text(json.dumps(lock))

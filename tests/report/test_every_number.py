@@ -68,6 +68,7 @@ def printed(value: float) -> set[str]:
     forms = {f"{value:.2g}", f"{value:.3g}", words.count(value), words.size(value), words.duration(value)}
     forms |= {words.hours(value), words.hours(value / 3600), words.number(value / 3600)}
     forms |= {words.number(part, digits) for part in (value, 100 * value) for digits in range(5)}
+    forms |= {words.at_most(value)}
     return {number for form in forms for number in NUMBER.findall(form)}
 
 

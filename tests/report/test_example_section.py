@@ -64,6 +64,17 @@ def test_items_that_one_of_them_did_not_answer_are_left_out(analysis: Analysis) 
     assert sorted(found["item"].unique()) == ["i0", "i1", "i2", "i4"]
 
 
+def test_an_answer_that_the_judge_gave_no_score_is_no_example(analysis: Analysis) -> None:
+    label = example_candidates(analysis)
+    no_score = (pl.col("run") == "r1") & (pl.col("item") == "i2")
+    items = items_of(["r0", "r1"], count=4).with_columns(value=pl.when(~no_score).then("value"))
+    found = examples_of(items, {"r0": label[0], "r1": label[1]})
+    assert sorted(found["item"].unique()) == ["i0", "i1", "i3"]
+    shown = page_examples(found, analysis)
+    assert shown is not None
+    assert [len(cell["items"]) for cell in shown["cells"]] == [3, 3]
+
+
 def test_items_scored_before_texts_were_kept_show_nothing(analysis: Analysis) -> None:
     items = items_of(["r0"]).with_columns(prompt=pl.lit(None, dtype=pl.String))
     assert page_examples(examples_of(items, {"r0": "untouched"}), analysis) is None

@@ -14,7 +14,7 @@ import pytest
 
 from babeltune.analysis.result import Analysis
 from babeltune.analysis.tables import Tables
-from babeltune.report.charts import MOST_LABELS, PALETTE, search_chart
+from babeltune.report.charts import MOST_LABELS, PALETTE, cost_chart, search_chart
 from babeltune.report.checklist import SEARCH_COLUMNS
 from babeltune.report.examples import EXAMPLE_COLUMNS, example_candidates
 from babeltune.report.page import Background, Running, language_groups, render_page, script_json
@@ -272,6 +272,30 @@ def test_a_comparison_speaks_of_models_and_recommends_nothing(analysis: Analysis
     assert "Take " not in body
     assert "loss bound" not in body
     assert "Better than the untouched model: " in body
+
+
+def test_with_one_seed_effects_are_of_these_models(
+    tables: Tables, analysis: Analysis, analysed: Callable[..., Analysis]
+) -> None:
+    first = Tables(*(t.filter(~pl.col("run").str.contains("seed[12]")) for t in vars(tables).values()))
+    for shown, of_models in ((analysed(first), True), (analysis, False)):
+        text = render_page(shown)
+        section = text[text.index('id="effects"') : text.index('id="guards"')]
+        assert ("among these trained models" in section) == of_models
+        assert ("Of these trained models, not of recipes" in section) == of_models
+        assert ("on average over the recipes" in section) != of_models
+        assert ("*" in section) != of_models
+
+
+def test_stars_on_the_cost_chart_are_those_of_the_tables(analysis: Analysis) -> None:
+    chart = cost_chart(analysis)
+    assert chart is not None
+    [bars] = [layer for layer in chart["layer"] if "y2" in layer["encoding"]]
+    keys = {scope.label: scope.key for scope in analysis.scopes if scope.kind != "guard"}
+    starred = {(row["recipe"], keys[row["scope"]]): "*" in row["change"] for row in bars["data"]["values"]}
+    shown = {(c.candidate, c.scope): c.significant for c in analysis.changes}
+    assert starred == {place: shown[place] for place in starred}
+    assert set(starred.values()) == {True, False}
 
 
 def test_the_rate_taken_is_filled_with_its_recipes_own_colour() -> None:

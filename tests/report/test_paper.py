@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,14 @@ def test_every_figure_is_drawn(analysis: Analysis, tmp_path: Path, name: str) ->
 def test_each_facet_of_the_effects_has_its_own_marks(analysis: Analysis) -> None:
     spec = figure("effects", analysis, Background())
     assert not any("data" in layer for layer in spec["spec"]["layer"])
+
+
+def test_a_figure_of_effects_says_what_they_are_of(
+    tables: Tables, analysis: Analysis, analysed: Callable[..., Analysis]
+) -> None:
+    first = Tables(*(t.filter(~pl.col("run").str.contains("seed[12]")) for t in vars(tables).values()))
+    texts = [json.dumps(figure("effects", shown, Background())) for shown in (analysed(first), analysis)]
+    assert ["of these trained models (one seed each)" in text for text in texts] == [True, False]
 
 
 def test_pdf_and_mistakes(analysis: Analysis, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from babeltune.analysis.result import Analysis
 from babeltune.analysis.tables import Tables
 from babeltune.report.answer import answer
 from babeltune.report.terminal import print_results
+from babeltune.report.words import at_most
 
 
 def printed(analysis: Analysis, width: int) -> str:
@@ -38,7 +39,8 @@ def test_a_certified_answer_states_bound_and_cost(analysis: Analysis) -> None:
     assert analysis.recommendation.bound is not None
     assert found.certainty == "certified"
     assert found.sentence.startswith(f"Take {analysis.recommendation.candidate}: ")
-    assert f"at most {analysis.recommendation.bound:.1f} points worse than the best (95 %)" in found.sentence
+    bound = at_most(analysis.recommendation.bound)
+    assert f"at most {bound} points worse than the best (95 %)" in found.sentence
     assert "device hours" in found.sentence
     assert any(line.startswith("English is kept") for line in found.details)
 

@@ -8,6 +8,13 @@ def test_signs_and_missing_figures() -> None:
     assert words.number(-1234.5) == "−1,234.5"
 
 
+def test_bounds_hold_as_they_are_printed() -> None:
+    assert [words.at_most(x) for x in (0.0, 0.7, 1.65, 1.7, 2.0, 2.04, 1234.01, None)] == [
+        *("0.0", "0.7", "1.7", "1.7", "2.0", "2.1", "1,234.1", "–")
+    ]
+    assert words.at_most(0.001) == "0.1"
+
+
 def test_amounts() -> None:
     assert [words.count(x) for x in (17_891_328, 512, 7e9, None)] == ["17.9 M", "512", "7 G", "–"]
     assert [words.duration(x) for x in (3.24, 59.6, 250, 11_100)] == [

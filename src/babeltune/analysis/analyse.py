@@ -29,8 +29,10 @@ from babeltune.analysis.references import gaps_closed, references_of
 from babeltune.analysis.result import Analysis, LanguageInfo, RunToRun, Score
 from babeltune.analysis.scopes import (
     Scope,
+    ScopeKind,
     common_cells,
     decision_tasks,
+    guard_tasks,
     language_name,
     resource_group,
     scopes_of,
@@ -102,7 +104,7 @@ def analyse(
             trained,
             bounds,
             guards,
-            _guard_names(guard_scopes, guard),
+            _guard_names(scopes, tasks, guard),
             cost_by_label,
             worse,
             margin=decide.margin,
@@ -193,7 +195,7 @@ def _changes(
     base: Mapping[int, int],
     decide: Decide,
 ) -> list[Comparison]:
-    """Against untouched: overall simultaneous and Holm; languages as one map under Benjamini–Hochberg."""
+    """Against untouched: overall by simultaneous intervals; each other kind of scope as one map."""
     return _compared(scopes, estimates, labels, list(base.items()), decide, simultaneous=True)
 
 
@@ -217,7 +219,7 @@ def _compared(
     *,
     simultaneous: bool = False,
 ) -> list[Comparison]:
-    of_kind: dict[str, list[Comparison]] = {}
+    of_kind: dict[ScopeKind, list[Comparison]] = {}
     for scope in scopes:
         of_kind.setdefault(scope.kind, []).extend(
             compare(
@@ -235,7 +237,12 @@ def _compared(
     return [
         comparison
         for kind, found in of_kind.items()
-        for comparison in corrected(found, "holm" if kind == "overall" else "fdr_bh", decide.confidence)
+        for comparison in corrected(
+            found,
+            "holm" if kind == "overall" else "fdr_bh",
+            decide.confidence,
+            simultaneous=simultaneous and kind == "overall",
+        )
     ]
 
 
@@ -277,13 +284,13 @@ def _run_to_run(overall: Estimate | None, candidates: Sequence[Candidate]) -> li
     ]
 
 
-def _guard_names(guard_scopes: Mapping[str, Estimate], guard: Sequence[str]) -> list[str]:
-    """Guards to keep: those with scores, and guard languages that have none at all yet."""
-    unscored = [
-        name
-        for code in guard
-        if not any(
-            label == (name := language_name(code)) or label.startswith(f"{name}, ") for label in guard_scopes
-        )
+def _guard_names(scopes: Sequence[Scope], tasks: Sequence[TaskInfo], guard: Sequence[str]) -> list[str]:
+    """Guards to keep: those with scores, and guard languages and guard tasks that have none at all yet."""
+    scored = [scope for scope in scopes if scope.kind == "guard"]
+    keys = [scope.key.split(":", 2) for scope in scored]
+    scored_languages, scored_tasks = {key[1] for key in keys}, {key[2] for key in keys if len(key) > 2}
+    return [
+        *(scope.label for scope in scored),
+        *(language_name(code) for code in guard if code not in scored_languages),
+        *(task for task in guard_tasks(tasks) if task not in scored_tasks),
     ]
-    return [*guard_scopes, *unscored]

@@ -21,8 +21,9 @@ class Comparison:
     """`candidate − against`, in points, over one scope (`overall`, `language:sw`, `task:xnli`, …).
 
     `low` and `high` bound it at the study's confidence; `p_adjusted` is corrected for the comparisons
-    it was made with; `significant` says that it is different from 0 after that correction. `verdict`
-    is about being worse by more than the margin. `provisional`: too few repeated runs to rely on.
+    it was made with; `significant` says that it is different from 0 after that correction, or, where the
+    intervals of all hold at once, that its own is clear of 0. `verdict` is about being worse by more than the
+    margin, after the same correction. `provisional`: too few repeated runs to rely on.
     `detectable`: the difference that its interval shows with 80 % probability.
     `assumed_low` and `assumed_high`: with one seed everywhere and `decide.assumed_run_sd` set, the interval
     if runs varied by that much.
@@ -100,7 +101,7 @@ def compare(
             df=float(found.df_C[c]),
             p=float(found.p_C[c]),
             p_adjusted=float(found.p_C[c]),
-            significant=bool(found.p_C[c] < 1 - confidence),
+            significant=bool(low_C[c] > 0 or high_C[c] < 0),
             verdict=verdict(float(low_C[c]), float(high_C[c]), margin),
             provisional=bool(found.provisional_C[c]),
             detectable=float(detectable_C[c]),
@@ -111,13 +112,25 @@ def compare(
     ]
 
 
-def corrected(comparisons: Sequence[Comparison], method: Correction, confidence: float) -> list[Comparison]:
-    """The comparisons with their p-values corrected together."""
-    adjusted = adjusted_p([c.p for c in comparisons], method)
-    return [
-        replace(c, p_adjusted=p, significant=p <= 1 - confidence)
-        for c, p in zip(comparisons, adjusted, strict=True)
+def corrected(
+    comparisons: Sequence[Comparison], method: Correction, confidence: float, *, simultaneous: bool = False
+) -> list[Comparison]:
+    """The comparisons with their p-values corrected together: a difference is shown only after that.
+
+    `simultaneous`: their intervals hold all at once already, so what these show stays as it is.
+    """
+    found = [
+        replace(c, p_adjusted=p)
+        for c, p in zip(comparisons, adjusted_p([c.p for c in comparisons], method), strict=True)
     ]
+    return found if simultaneous else [_as_corrected(c, confidence) for c in found]
+
+
+def _as_corrected(comparison: Comparison, confidence: float) -> Comparison:
+    significant = comparison.p_adjusted <= 1 - confidence
+    is_open = comparison.verdict == "shown worse" and not significant
+    found: Verdict = "not decidable here" if is_open else comparison.verdict
+    return replace(comparison, significant=significant, verdict=found)
 
 
 def adjusted_p(p: Sequence[float], method: Correction) -> list[float]:

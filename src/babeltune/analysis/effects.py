@@ -33,7 +33,8 @@ class Effect:
 
     `change` says what is compared (`4 against 16`, `per doubling`). `depends_on`: the effect is of how much
     that change differs with another factor, or with `class` (low- against high-resource languages); None for
-    the change itself. `refused`: why there is no figure.
+    the change itself. `significant`: shown of recipes, after correction; with one seed everywhere nothing is.
+    `refused`: why there is no figure.
     """
 
     factor: str
@@ -73,10 +74,13 @@ def all_effects(
             effects += interactions(estimates[scope.key], settings, **options)
     effects += _without_classes(effects, {scope.key for scope in scopes})
     adjusted = iter(adjusted_p([e.p for e in effects if e.p is not None], "holm"))
+    about_recipes = any(scope.kind == "overall" and estimates[scope.key].replicated for scope in scopes)
     return [
         e
         if e.p is None
-        else dataclasses.replace(e, p_adjusted=(p := next(adjusted)), significant=p <= 1 - confidence)
+        else dataclasses.replace(
+            e, p_adjusted=(p := next(adjusted)), significant=about_recipes and p <= 1 - confidence
+        )
         for e in effects
     ]
 

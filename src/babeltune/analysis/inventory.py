@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from babeltune.analysis.candidates import Candidate
+from babeltune.analysis.forms import base_task
+from babeltune.analysis.points import unit_in_words
 from babeltune.analysis.references import ReferenceInfo
 from babeltune.analysis.result import CandidateInfo, RunInfo, ScopeInfo
 from babeltune.analysis.scopes import Scope
@@ -16,12 +19,13 @@ from babeltune.analysis.variance import Estimate, influences
 
 
 def scope_info(scope: Scope, arrays: ScoreArrays) -> ScopeInfo:
-    """The scope with its tasks, languages and number of distinct items."""
-    by_task: dict[int, list[int]] = {}
+    """The scope with its tasks, languages and number of distinct items, which forms of a task share."""
+    by_task: dict[str, list[NDArray[np.bool_]]] = {}
     for cell in scope.weights:
         task, language = arrays.cells[cell]
-        by_task.setdefault(task, []).append(language)
-    items = sum(int(arrays.tasks[t].item_in_L_N[langs].any(axis=0).sum()) for t, langs in by_task.items())
+        by_task.setdefault(base_task(cell[0]), []).append(arrays.tasks[task].item_in_L_N[language])
+    metric = arrays.tasks[arrays.cells[next(iter(scope.weights))][0]].metric
+    items = sum(int(np.any(in_C_N, axis=0).sum()) for in_C_N in by_task.values())
     return ScopeInfo(
         key=scope.key,
         kind=scope.kind,
@@ -29,6 +33,7 @@ def scope_info(scope: Scope, arrays: ScoreArrays) -> ScopeInfo:
         tasks=tuple(dict.fromkeys(task for task, _ in scope.weights)),
         languages=tuple(dict.fromkeys(language for _, language in scope.weights)),
         items=items,
+        unit=unit_in_words(metric),
     )
 
 

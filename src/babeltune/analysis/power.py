@@ -10,6 +10,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from babeltune.analysis.critical import largest_of
+from babeltune.analysis.forms import base_task
 from babeltune.analysis.variance import FEW_DEGREES
 from babeltune.study.expand import whole_task
 
@@ -46,7 +47,7 @@ class TaskSize:
 @dataclass(frozen=True)
 class Power:
     """Over one scope: smallest differences shown with 80 % probability, in points, for a pair named
-    beforehand and for one among all recipes (Holm); `certifiable_margin`: the margin at which the
+    beforehand and for any recipe against one (α / (K − 1)); `certifiable_margin`: the margin at which the
     cheapest of equally good recipes is certified with 80 % probability. None with a single seed or recipe.
     `standard_error` (of a difference) and `df` are those they follow from.
 
@@ -102,6 +103,7 @@ def power(
                 task.items,
                 count,
                 1 / (len(classes) * classes[whole_task(task.task)]),
+                base_task(task.task),
             )
             for task, count in counts.items()
             if count
@@ -113,12 +115,30 @@ def power(
 
 @dataclass(frozen=True)
 class _Sized:
-    """A task, or a class of a judged one, in a scope: items, languages there, share of the score."""
+    """A task, or a class of a judged one, in a scope: items, languages there, share of the score; `base`: the
+    task whose items it asks."""
 
     assumptions: Assumptions
     items: int
     languages: int
     share: float
+    base: str
+
+    @property
+    def variance(self) -> float:
+        """Of its part of a run's score over the sampling of items."""
+        a, n = self.assumptions, self.languages
+        return self.share**2 * a.item_variance * (1 + (n - 1) * a.between_languages) / n / self.items
+
+    @property
+    def common(self) -> float:
+        """The part of it that a recipe's runs share and other recipes don't."""
+        return self.variance * (self.assumptions.between_seeds - self.assumptions.between_recipes)
+
+    @property
+    def within(self) -> float:
+        """The part of it that is each run's own."""
+        return self.variance * (1 - self.assumptions.between_seeds)
 
 
 @dataclass(frozen=True)
@@ -132,14 +152,15 @@ class _Parts:
 
 
 def _power_of(scope: str, sized: Sequence[_Sized], recipes: int, seeds: int, confidence: float) -> Power:
-    common = within = 0.0
+    by_base: dict[str, list[_Sized]] = {}
     for size in sized:
-        a, n = size.assumptions, size.languages
-        each = size.share**2 * a.item_variance * (1 + (n - 1) * a.between_languages) / n / size.items
-        common += each * (a.between_seeds - a.between_recipes)
-        within += each * (1 - a.between_seeds)
+        by_base.setdefault(size.base, []).append(size)
+    # Forms of one task ask the same items. Taken to rise and fall together, they promise nothing too much.
+    common = sum(sum(form.common**0.5 for form in forms) ** 2 for forms in by_base.values())
+    within = sum(sum(form.within**0.5 for form in forms) ** 2 for forms in by_base.values())
     seed_variance = float(np.mean([size.assumptions.seed_sd**2 for size in sized])) if seeds > 1 else 0.0
-    parts = _Parts(common, within, seed_variance, sum(size.items - 1 for size in sized))
+    item_df = sum(max(form.items for form in forms) - 1 for forms in by_base.values())
+    parts = _Parts(common, within, seed_variance, item_df)
     seed_df = recipes * (seeds - 1)
     is_guard = scope.startswith("guard:")
     # A guard is compared with the untouched model: one run, without run-to-run variation.

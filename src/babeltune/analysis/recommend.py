@@ -18,6 +18,7 @@ from babeltune.analysis.critical import largest_of
 from babeltune.analysis.variance import Estimate, contrasts, pairs
 
 State = Literal["certified", "provisional", "one seed", "keep untouched", "none"]
+Obstacle = Literal["margin", "guards", "broken guards", "seeds"]
 
 _MOST_SEEDS = 12
 _ITEM_FACTORS = (2, 4, 8, 16)
@@ -60,7 +61,9 @@ class GuardCheck:
 class Recommendation:
     """What to take. `needed`: what would decide it; `reasons`: why it is no more certain than it is
 
-    (guards that may be broken are among the guard checks).
+    (guards that may be broken are among the guard checks). `obstacle`: what bars the choice first, its loss
+    bound (`margin`), guards that it is not shown to keep (`open_guards`), that every recipe is shown to break
+    one (`broken guards`), or a kind of recipe that was never repeated (`seeds`).
     """
 
     state: State
@@ -70,6 +73,8 @@ class Recommendation:
     certified: tuple[str, ...]
     reasons: tuple[str, ...]
     needed: str | None
+    obstacle: Obstacle | None = None
+    open_guards: tuple[str, ...] = ()
 
 
 def loss_bounds(
@@ -81,17 +86,22 @@ def loss_bounds(
     confidence: float,
     scope: str = "overall",
 ) -> list[LossBound]:
-    """`B_r = max over j ≠ r of (D_jr + c √V_jr)`, at least 0, of every candidate with complete runs."""
+    """`B_r = max over j ≠ r of (D_jr + c √V_jr)`, at least 0, of every candidate with complete runs.
+
+    Each is certified by itself, but that some candidate is shown worse is a claim over all ordered pairs,
+    whose c is larger.
+    """
     index = [k for k in candidates if estimate.available_K[k]]
     n = len(index)
     if not n:
         return []
     first, second = [j for _ in index for j in index], [r for r in index for _ in index]
     found = contrasts(estimate, pairs(len(labels), first, second))
-    half = largest_of(n, found.df_C, confidence) * found.se_C
+    above = largest_of(n, found.df_C, confidence) * found.se_C
+    below = largest_of(n * (n - 1), found.df_C, confidence) * found.se_C
     other_r_j = ~np.eye(n, dtype=bool)
-    upper_r_j = np.where(other_r_j, (found.difference_C + half).reshape(n, n), -np.inf)
-    lower_r_j = np.where(other_r_j, (found.difference_C - half).reshape(n, n), -np.inf)
+    upper_r_j = np.where(other_r_j, (found.difference_C + above).reshape(n, n), -np.inf)
+    lower_r_j = np.where(other_r_j, (found.difference_C - below).reshape(n, n), -np.inf)
     observed_r_j = found.difference_C.reshape(n, n)
     provisional_r_j = found.provisional_C.reshape(n, n) & other_r_j
     bounds = []
@@ -196,6 +206,14 @@ def recommend(
         runner_up = names[1] if len(names) > 1 else rest[0].candidate if rest else None
         caveats = _few_seeds(estimate) if chosen.provisional else ()
         return Recommendation("certified", chosen.candidate, chosen.bound, runner_up, names, caveats, None)
+    open_guards = tuple(name for name in guard_names if (chosen.candidate, name) not in kept)
+    obstacle: Obstacle = "seeds"
+    if estimate.replicated and not unbroken:
+        obstacle = "broken guards"
+    elif estimate.replicated and chosen.bound > margin:
+        obstacle = "margin"
+    elif estimate.replicated and open_guards:
+        obstacle = "guards"
     return Recommendation(
         state="provisional" if estimate.replicated else "one seed",
         candidate=chosen.candidate,
@@ -203,7 +221,11 @@ def recommend(
         runner_up=rest[0].candidate if rest else None,
         certified=(),
         reasons=_reasons(estimate, chosen, guards, guard_names, margin),
-        needed=_needed(estimate, labels, candidates, chosen, margin=margin, confidence=confidence),
+        needed=_needed(estimate, labels, candidates, chosen, margin=margin, confidence=confidence)
+        if obstacle in ("margin", "seeds")
+        else None,
+        obstacle=obstacle,
+        open_guards=open_guards,
     )
 
 

@@ -60,7 +60,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class ScopeInfo:
-    """A scope without its weights: cells by task, and their distinct items."""
+    """A scope without its weights: cells by task, and their distinct items. `unit`: of its differences."""
 
     key: str
     kind: str
@@ -68,6 +68,7 @@ class ScopeInfo:
     tasks: tuple[str, ...]
     languages: tuple[str, ...]
     items: int
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,11 @@ class Analysis:
         """Whether losses decide: scores are then shown in bits per byte, differences in hundredths of one."""
         metrics = {task.metric for task in self.tasks if task.task in self.decision_tasks}
         return bool(metrics) and all(is_loss(metric) for metric in metrics)
+
+    @property
+    def guard_units(self) -> dict[str, str]:
+        """Guard to what its differences are in: a guard task is scored in points also where losses decide."""
+        return {scope.label: scope.unit for scope in self.scopes if scope.kind == "guard"}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `summary.json`; figures that don't exist are null. Without `scoped_pairs`, which are

@@ -56,6 +56,17 @@ def _without_second_forms(tasks: Sequence[TaskInfo]) -> list[TaskInfo]:
     return [t for t in tasks if t.primary or not t.written or base_task(t.task) not in by_choice]
 
 
+def guard_tasks(tasks: Sequence[TaskInfo]) -> list[str]:
+    """The tasks that are guards of their own, each by its whole name; losses are shown but guard nothing."""
+    return list(
+        dict.fromkeys(
+            whole_task(t.task)
+            for t in _without_second_forms(tasks)
+            if t.guard_only and is_decidable(t.metric) and not is_loss(t.metric)
+        )
+    )
+
+
 def common_cells(arrays: ScoreArrays) -> tuple[list[Cell], list[Cell]]:
     """The cells that at least half of the runs have (of those in the fullest cell), and the others."""
     counts = {cell: int(arrays.has_cell_R(cell).sum()) for cell in arrays.cells}
@@ -71,11 +82,6 @@ def scopes_of(
     Scripts are scopes where the target languages have more than one.
     """
     deciding = {task.task for task in decision_tasks(tasks)}
-    guard_tasks = dict.fromkeys(
-        whole_task(t.task)
-        for t in _without_second_forms(tasks)
-        if t.guard_only and is_decidable(t.metric) and not is_loss(t.metric)
-    )
     counted = [cell for cell in cells if cell[0] in deciding]
     found = [Scope("overall", "overall", "overall", macro(c for c in counted if c[1] in target))]
     for code in guard:
@@ -88,7 +94,7 @@ def scopes_of(
                 f"{name}, {task}",
                 macro(c for c in cells if (whole_task(c[0]), c[1]) == (task, code)),
             )
-            for task in guard_tasks
+            for task in guard_tasks(tasks)
         ]
     for code in dict.fromkeys([*guard, *target]):
         weights = macro(c for c in counted if c[1] == code)

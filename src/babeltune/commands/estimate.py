@@ -89,7 +89,7 @@ def _seconds_of(
     if job.kind == "score":
         rate = rates.score.get((job.means["model"], job.means["task_name"]))
         count = items.get((job.means["task_name"], job.means["language"]))
-        return None if rate is None or count is None else rate * count
+        return None if rate is None or count is None else rate[0] + rate[1] * count
     settings = StageSettings.from_json(job.meaning["settings"])
     rate = rates.train.get((job.means["model"], stage_key(settings)))
     length = _stage_length(opened, job, settings)

@@ -14,6 +14,7 @@ from babeltune.analysis.scores import TaskInfo
 from babeltune.commands.locked import read_lock
 from babeltune.errors import UserError
 from babeltune.evaluate.samples import ITEM_COLUMNS, is_samples_folder, read_samples
+from babeltune.execute.collect import by_class
 from babeltune.execute.columns import COST_COLUMNS
 from babeltune.execute.folder import StudyFolder
 from babeltune.study.expand import REFERENCE
@@ -152,10 +153,9 @@ def _study_items(root: Path, runs: list[str]) -> pl.DataFrame:
                 path = folder.artifact(job) / "items.parquet"
                 if path.is_file():
                     task, _, language = cell.rpartition("/")
-                    names = {"run": run, "task": task, "language": language}
-                    frames.append(
-                        pl.read_parquet(path).with_columns(pl.lit(v).alias(k) for k, v in names.items())
-                    )
+                    for name, part in by_class(pl.read_parquet(path), task).items():
+                        names = {"run": run, "task": name, "language": language}
+                        frames.append(part.with_columns(pl.lit(v).alias(k) for k, v in names.items()))
     if not frames:
         frames = [pl.read_parquet(root / "tables" / "scores.parquet").filter(pl.col("run").is_in(runs))]
     columns = {"run": pl.String, **ITEM_COLUMNS}

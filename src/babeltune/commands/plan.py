@@ -241,7 +241,7 @@ def _print_power(console: Console, opened: OpenedStudy, powers: list[Power], pil
     table = Table(
         title=f"What it can show, in {unit}, with 80 % probability ({basis})", title_justify="left", box=None
     )
-    for column in ("scope", "one pair", "any pair", "certifiable margin"):
+    for column in ("scope", "one pair", "any against one", "certifiable margin"):
         table.add_column(column, justify="left" if column == "scope" else "right")
     for found in powers:
         margin = f"{found.certifiable_margin:.1f}" if found.certifiable_margin is not None else "–"

@@ -1,4 +1,4 @@
-"""A short measurement of this device, for `plan`: seconds per trained token and per scored item.
+"""A short measurement of this device, for `plan`: seconds per trained token, per scored item and task.
 
 Two updates of a few examples for each distinct way of training, a few items of each task; a small model
 takes seconds. What was measured is kept beside the study, so the next `plan` measures only what is new.
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from babeltune.models.session import ModelSession
 
 PROBED_EXAMPLES = 4
-PROBED_ITEMS = 4
+# Two numbers of items tell what a task takes once (the examples in its prompts) from what each item takes.
+FEW_ITEMS, MORE_ITEMS = 1, 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """`train`: (model, stage key) to seconds per token. `score`: (model, task) to seconds per item."""
+    """`train`: (model, stage key) to seconds a token. `score`: (model, task) to seconds once and an item."""
 
     train: dict[tuple[str, str], float]
-    score: dict[tuple[str, str], float]
+    score: dict[tuple[str, str], tuple[float, float]]
 
 
 def stage_key(settings: StageSettings) -> str:
@@ -54,7 +55,7 @@ def measured_rates(opened: OpenedStudy, machine: Machine, unfit: Collection[str]
     `unfit`: names of runs that are left out.
     """
     kept_at = opened.folder.root / ".jobs" / "probe.json"
-    kept: dict[str, float] = {}
+    kept: dict[str, Any] = {}
     with suppress(OSError, ValueError):  # nothing is kept, or nothing that can be read
         kept = json.loads(kept_at.read_text())
     with opened.folder.exclusive(), console.status("Measuring this device …") as status:
@@ -73,7 +74,7 @@ class _Prober:
     """Measures what `kept` does not hold; the model session is made when first needed."""
 
     def __init__(
-        self, opened: OpenedStudy, machine: Machine, kept: dict[str, float], on_step: Callable[[str], None]
+        self, opened: OpenedStudy, machine: Machine, kept: dict[str, Any], on_step: Callable[[str], None]
     ) -> None:
         self.opened, self.machine, self.kept, self.on_step = opened, machine, kept, on_step
         self._session: ModelSession | None = None
@@ -85,7 +86,7 @@ class _Prober:
 
     def rates(self, unfit: Collection[str]) -> Rates:
         train: dict[tuple[str, str], float] = {}
-        score: dict[tuple[str, str], float] = {}
+        score: dict[tuple[str, str], tuple[float, float]] = {}
         for run in self.opened.jobs.runs:
             model = run.run.model
             if not self.opened.resolved.contents.models[model].located or run.run.name in unfit:
@@ -111,7 +112,7 @@ class _Prober:
                         )
         return Rates(train, score)
 
-    def _kept(self, *key: str, measure: Callable[[], float]) -> float:
+    def _kept(self, *key: str, measure: Callable[[], Any]) -> Any:
         weights = self.opened.resolved.contents.models[key[1]].weights
         name = "/".join([self.machine.description, str(self.machine.threads), weights[:12], *key])
         if name not in self.kept:
@@ -190,8 +191,8 @@ class _Prober:
         last = result.history[-1]
         return last.seconds / last.tokens
 
-    def _score(self, model: str, plan: TaskPlan, language: str) -> float:
-        """Seconds per item, few-shot prompts and all."""
+    def _score(self, model: str, plan: TaskPlan, language: str) -> tuple[float, float]:
+        """Seconds that a task takes once, and for each item."""
         from babeltune.evaluate.score import score_task
         from babeltune.models.loading import load_tokenizer
         from babeltune.models.session import TrainedModel
@@ -200,17 +201,30 @@ class _Prober:
         network: Any = self._model_session().model_for(
             TrainedModel(located), dtype=self.opened.study.eval.dtype
         )
-        task = plan.task.model_copy(update={"limit": PROBED_ITEMS})
-        started = time.perf_counter()
-        items = score_task(
-            network,
-            load_tokenizer(located),
-            task,
-            language,
-            num_fewshot=plan.num_fewshot,
-            limit=PROBED_ITEMS,
-            apply_chat_template=plan.chat,
-            template_kwargs=located.chat_template_kwargs,
-            places=self.opened.places,
-        )
-        return (time.perf_counter() - started) / items["item"].n_unique()
+        tokenizer = load_tokenizer(located)
+
+        def timed(limit: int) -> tuple[float, int]:
+            started = time.perf_counter()
+            items = score_task(
+                network,
+                tokenizer,
+                plan.task.model_copy(update={"limit": limit}),
+                language,
+                num_fewshot=plan.num_fewshot,
+                limit=limit,
+                apply_chat_template=plan.chat,
+                template_kwargs=located.chat_template_kwargs,
+                places=self.opened.places,
+            )
+            return time.perf_counter() - started, items["item"].n_unique()
+
+        timed(FEW_ITEMS)  # the first time rows are read and the device wakes up
+        return once_and_per_item(timed(FEW_ITEMS), timed(MORE_ITEMS))
+
+
+def once_and_per_item(few: tuple[float, int], more: tuple[float, int]) -> tuple[float, float]:
+    """Of two measurements (seconds, items): seconds that are always spent, and those for each item."""
+    if more[1] <= few[1]:
+        return 0.0, more[0] / max(more[1], 1)
+    per_item = max(more[0] - few[0], 0.0) / (more[1] - few[1])
+    return max(few[0] - few[1] * per_item, 0.0), per_item

@@ -98,11 +98,11 @@ def collect_costs(jobs: StudyJobs, folder: StudyFolder) -> pl.DataFrame:
     """What every finished job cost, a row for each run that has to pay for it.
 
     A training that several runs share (the first stage of two recipes) is paid by each: each needs it. A
-    learning-rate search is paid once, by the first. Data preparation is nobody's: its `run` is null.
-    Adapters trained elsewhere have the cost that the study file gives.
+    learning-rate search is paid by every recipe that needs it, in each by the first run. Data preparation is
+    nobody's: its `run` is null. Adapters trained elsewhere have the cost that the study file gives.
     """
     kinds = {job.id: job.kind for job in jobs.jobs}
-    searched: set[str] = set()
+    searched: set[tuple[str, str, str]] = set()
     rows = []
     for job_id, kind in kinds.items():
         if kind == "prepare":
@@ -115,10 +115,10 @@ def collect_costs(jobs: StudyJobs, folder: StudyFolder) -> pl.DataFrame:
                 {"run": run.name, "job": f"given-{run.name}", "kind": "train", "device_seconds": seconds}
             )
         for job_id in [*run_jobs.training, *run_jobs.scoring]:
-            kind = kinds[job_id]
-            if kind == "prepare" or (kind == "search" and job_id in searched):
+            kind, payer = kinds[job_id], (job_id, run.recipe, run.model)
+            if kind == "prepare" or (kind == "search" and payer in searched):
                 continue
-            searched |= {job_id} if kind == "search" else set()
+            searched |= {payer} if kind == "search" else set()
             rows += _cost_rows(folder, job_id, kind, run.name)
     return pl.DataFrame([{key: row.get(key) for key in COST_COLUMNS} for row in rows], schema=COST_COLUMNS)
 

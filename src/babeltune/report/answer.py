@@ -47,14 +47,17 @@ def answer(analysis: Analysis) -> Answer:
         return Answer(certainty, headline, f"{_capital(reasons)}.", f"{headline}: {reasons}.", ())
 
     facts = ", ".join(_facts(analysis, found.candidate))
-    needed = f" To decide it would take {found.needed}." if found.needed else ""
+    only_the_margin = found.obstacle == "margin" and found.open_guards
+    aim = "For the margin" if only_the_margin else "To decide"
+    needed = f" {aim} it would take {found.needed}." if found.needed else ""
     details = tuple(_details(analysis, found.candidate))
     if found.state == "certified":
         headline = f"Take {found.candidate}"
         return Answer("certified", headline, f"{_capital(facts)}.", f"{headline}: {facts}.", details)
     if found.state == "provisional":
-        headline = f"Not decided; {found.candidate} for now"
-        undecided = f"Not decided at a margin of {analysis.decide['margin']:g} {analysis.unit}"
+        undecided = _undecided(analysis)
+        start = undecided if found.obstacle == "broken guards" else "Not decided"
+        headline = f"{start}; {found.candidate} for now"
         sentence = f"{undecided}. Provisional choice {found.candidate}: {facts}.{needed}"
         return Answer(
             "provisional", headline, f"{undecided}; this one is {facts}.{needed}", sentence, details
@@ -68,6 +71,19 @@ def answer(analysis: Analysis) -> Answer:
         f"{headline}: {facts}. {caveat}",
         details,
     )
+
+
+def _undecided(analysis: Analysis) -> str:
+    found = analysis.recommendation
+    if found.obstacle == "broken guards":
+        broken = list(dict.fromkeys(check.guard for check in analysis.guards if check.broken))
+        return f"No recipe keeps {f'the guard {broken[0]}' if len(broken) == 1 else 'every guard'}"
+    if found.obstacle == "guards":
+        verb = "is" if len(found.open_guards) == 1 else "are"
+        return f"Not decided: {words.listed(list(found.open_guards))} {verb} not shown to be kept"
+    if found.obstacle == "seeds":
+        return "Not decided: not every kind of recipe was trained with a second seed"
+    return f"Not decided at a margin of {analysis.decide['margin']:g} {analysis.unit}"
 
 
 def comparison_answer(analysis: Analysis) -> Answer:
@@ -102,15 +118,8 @@ def comparison_answer(analysis: Analysis) -> Answer:
 
 
 def comparison_verdict(change: Comparison) -> str:
-    """`shown better`, or the difference's own verdict.
-
-    Overall intervals hold for all models at once; of the many parts a difference counts as shown only
-    where it is after correction for their number.
-    """
-    is_shown = change.scope == "overall" or change.significant
-    if change.low > 0:
-        return "shown better" if is_shown else change.verdict
-    return change.verdict if is_shown or change.verdict != "shown worse" else "not decidable here"
+    """`shown better`, or the difference's own verdict."""
+    return "shown better" if change.significant and change.low > 0 else change.verdict
 
 
 def _comparison_headline(changes: Sequence[Comparison], base: str) -> str:
@@ -162,9 +171,9 @@ def bound_phrase(analysis: Analysis, bound: float) -> str:
     sure = words.percent(analysis.decide["confidence"])
     if sum(not c.untouched and c.seeds_done > 0 for c in analysis.candidates) == 1:
         return "the only recipe scored"
-    if words.number(bound) == "0.0":
+    if bound == 0:
         return f"shown no worse than any other ({sure})"
-    return f"at most {words.number(bound)} {analysis.unit} worse than the best ({sure})"
+    return f"at most {words.at_most(bound)} {analysis.unit} worse than the best ({sure})"
 
 
 def _facts(analysis: Analysis, label: str) -> list[str]:
@@ -211,13 +220,25 @@ def _capital(text: str) -> str:
 
 
 def _guard_sentence(guard: GuardCheck, analysis: Analysis) -> str:
-    margin = f"{analysis.decide['guard_margin']:g} {analysis.unit}"
+    margin = f"{analysis.decide['guard_margin']:g} {analysis.guard_units[guard.guard]}"
     figure = f"{words.signed(guard.difference)} ({words.signed(guard.low)} to {words.signed(guard.high)})"
     if guard.kept:
         return f"{guard.guard} is kept: {figure}, no worse than {margin} down."
     if guard.broken:
         return f"{guard.guard} is shown worse by more than {margin}: {figure}."
     return f"{guard.guard} is not shown to be kept: {figure}, which may be more than {margin} down."
+
+
+def guard_margin(analysis: Analysis) -> str:
+    """`1 points`; where guards differ in their unit, `1 (points for English, mmlu; … for English)`."""
+    guards_of: dict[str, list[str]] = {}
+    for guard, unit in analysis.guard_units.items():
+        guards_of.setdefault(unit, []).append(guard)
+    margin = f"{analysis.decide['guard_margin']:g}"
+    if len(guards_of) < 2:
+        return f"{margin} {next(iter(guards_of), analysis.unit)}"
+    each = [f"{unit} for {'; '.join(guards)}" for unit, guards in guards_of.items()]
+    return f"{margin} ({'; '.join(each)})"
 
 
 def _runner_up(analysis: Analysis, label: str) -> str:

@@ -149,7 +149,10 @@ def cost_chart(analysis: Analysis) -> dict[str, Any] | None:
 
 
 def _change_words(change: Comparison) -> str:
-    return f"{words.signed(change.difference)} ({words.signed(change.low)} to {words.signed(change.high)})"
+    star = "*" if change.significant else ""
+    return (
+        f"{words.signed(change.difference)}{star} ({words.signed(change.low)} to {words.signed(change.high)})"
+    )
 
 
 def learning_curves(history: pl.DataFrame) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import polars as pl
 from babeltune.analysis.result import Analysis
 from babeltune.analysis.tables import Tables
 from babeltune.report import words
-from babeltune.report.answer import COST_NAMES, baseline_name
+from babeltune.report.answer import COST_NAMES, baseline_name, guard_margin
 from babeltune.report.could_show import shown_from
 
 SEARCH_COLUMNS = {
@@ -70,7 +70,7 @@ def _selection(analysis: Analysis) -> str:
     return (
         f"the cheapest by {COST_NAMES[decide['cheapest']]} of the recipes shown to be at most "
         f"{decide['margin']:g} {analysis.unit} worse than the best, with every guard at most "
-        f"{decide['guard_margin']:g} below the untouched model ({words.percent(decide['confidence'])})"
+        f"{guard_margin(analysis)} below the untouched model ({words.percent(decide['confidence'])})"
     )
 
 

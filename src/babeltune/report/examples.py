@@ -58,12 +58,12 @@ def example_runs(analysis: Analysis, scored: Sequence[str]) -> dict[str, str]:
 def examples_of(items: pl.DataFrame, candidate_of: dict[str, str]) -> pl.DataFrame:
     """The examples in `items` (columns run, task, language, item, metric's value, answer, prompt, expected).
 
-    Only items whose text was kept and that every candidate answered.
+    Only items whose text was kept and that every candidate answered with a score (a judge may give none).
     """
     if items.is_empty():
         return pl.DataFrame(schema=EXAMPLE_COLUMNS)
     kept = (
-        items.filter(pl.col("prompt").is_not_null() & pl.col("answer").is_not_null())
+        items.filter(pl.all_horizontal(pl.col("prompt", "answer", "value").is_not_null()))
         .filter(pl.col("run").is_in(list(candidate_of)))
         .with_columns(candidate=pl.col("run").replace_strict(candidate_of))
         .with_columns(pl.col("answer").str.slice(0, ANSWER_CHARACTERS))

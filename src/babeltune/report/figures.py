@@ -113,7 +113,7 @@ def map_figure(analysis: Analysis) -> dict[str, Any] | None:
 
 
 def effects_figure(analysis: Analysis) -> dict[str, Any] | None:
-    """Main effects overall and by class with their intervals."""
+    """Main effects overall and by class with their intervals; with one seed each, of these trained models."""
     labels = {scope.key: scope.label for scope in analysis.scopes}
     rows = [
         {
@@ -135,8 +135,9 @@ def effects_figure(analysis: Analysis) -> dict[str, Any] | None:
             "scope:N", legend=None, scale=alt.Scale(range=["#0072B2", "#D55E00", "#009E73", "#CC79A7"])
         ),
     )
+    about = "effect" if analysis.basis == "recipes" else "difference of these trained models (one seed each)"
     bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title=f"effect in {analysis.unit}"), x2="high:Q"
+        x=alt.X("low:Q", title=f"{about} in {analysis.unit}"), x2="high:Q"
     )
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(x="difference:Q")
     zero = alt.Chart().mark_rule(strokeDash=[4, 4], color=INK, opacity=0.6).encode(x=alt.datum(0))

@@ -26,6 +26,7 @@ from babeltune.report.answer import (
     baseline_name,
     comparison_answer,
     comparison_verdict,
+    guard_margin,
 )
 from babeltune.report.charts import cost_chart, learning_curves, search_chart
 from babeltune.report.checklist import SEARCH_COLUMNS
@@ -116,6 +117,7 @@ def render_page(analysis: Analysis, background: Background | None = None) -> str
     )
     environment.filters |= {
         "number": words.number,
+        "at_most": words.at_most,
         "signed": words.signed,
         "count": words.count,
         "size": words.size,
@@ -167,6 +169,7 @@ def render_page(analysis: Analysis, background: Background | None = None) -> str
         bound={b.candidate: b for b in analysis.bounds},
         place={p.candidate: p for p in analysis.frontier},
         gap_tasks=list(dict.fromkeys(task for gap in analysis.gaps for task in gap.tasks)),
+        guard_margin=guard_margin(analysis),
         guard_keys=[s for s in analysis.scopes if s.kind == "guard"],
         scope_label={s.key: s.label for s in analysis.scopes},
         language_name={language.code: language.name for language in analysis.languages},

@@ -64,7 +64,7 @@ def print_comparison(analysis: Analysis, console: Console) -> None:
     note = (
         f"Scores in {words.score_unit(by_loss=analysis.by_loss)}; overall: mean over languages in a task, "
         f"then over tasks. Intervals are about {_about(analysis)}; overall they hold for all models at once. "
-        f"Verdicts are at a margin of {margin}, by part corrected for their number."
+        f"Verdicts are at a margin of {margin}; by part, better and worse are corrected for their number."
     )
     console.print(Text(note, style="dim"))
     for sentence in shown_from(analysis, thing="model", baseline=baseline_name(analysis)):

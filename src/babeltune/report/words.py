@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, Decimal
+
 MINUS = "−"
 NO_FIGURE = "–"
 
@@ -9,6 +11,13 @@ NO_FIGURE = "–"
 def number(value: float | None, digits: int = 1) -> str:
     """`56.3`; a dash for a figure that doesn't exist."""
     return NO_FIGURE if value is None else f"{value:,.{digits}f}".replace("-", MINUS)
+
+
+def at_most(value: float | None, digits: int = 1) -> str:
+    """A bound, rounded up so that what is printed holds too: `2.1` for 2.04."""
+    if value is None:
+        return NO_FIGURE
+    return number(float(Decimal(str(value)).quantize(Decimal(1).scaleb(-digits), ROUND_CEILING)), digits)
 
 
 def score(points: float | None, *, by_loss: bool) -> str:
