@@ -15,8 +15,10 @@ from babeltune.evaluate.task_entries import task_documents
 from babeltune.execute.folder import StudyFolder
 from babeltune.execute.leaks import leave_out_leaks
 from babeltune.execute.resolve import Resolved, resolve
+from babeltune.execute.schedule import jobs_to_do
 from babeltune.study.expand import class_name, expand_tasks
 from babeltune.study.graph import StudyJobs, build_jobs
+from babeltune.study.jobs import Job
 from babeltune.study.load import load_study
 from babeltune.study.places import Places
 from babeltune.study.schema import StudyFile
@@ -38,6 +40,10 @@ class OpenedStudy:
         """Trainings whose weights are wanted on disk whoever wins: with `keep: all` each run's last."""
         runs = self.jobs.runs if self.study.keep == "all" else ()
         return frozenset(run.training[-1] for run in runs if run.training)
+
+    def jobs_to_do(self) -> list[Job]:
+        """All jobs of the study whose results are not there, in order."""
+        return jobs_to_do(self.jobs.jobs, self.folder, keep=self.weights_to_keep)
 
     @cached_property
     def item_counts(self) -> dict[tuple[str, str], int]:

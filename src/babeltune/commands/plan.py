@@ -23,7 +23,6 @@ from babeltune.commands.results import tables_of, task_infos
 from babeltune.commands.screen import print_json, screen
 from babeltune.execute.devices import Machine, this_machine
 from babeltune.execute.progress import duration
-from babeltune.execute.schedule import jobs_to_do
 from babeltune.languages import get
 from babeltune.study.settings import StageSettings
 
@@ -138,7 +137,7 @@ def _method(settings: StageSettings) -> str:
 def _print_jobs(console: Console, opened: OpenedStudy) -> None:
     jobs = opened.jobs.jobs
     total = Counter(job.kind for job in jobs)
-    left = Counter(job.kind for job in jobs_to_do(jobs, opened.folder, keep=opened.weights_to_keep))
+    left = Counter(job.kind for job in opened.jobs_to_do())
     seeds = _seeds(opened)
     runs = sum(bool(run.run.stages) for run in opened.jobs.runs)
     parts = [
@@ -178,7 +177,7 @@ def _print_estimates(
             )
     if table.row_count:
         console.print(table)
-    left = [job.id for job in jobs_to_do(opened.jobs.jobs, opened.folder, keep=opened.weights_to_keep)]
+    left = [job.id for job in opened.jobs_to_do()]
     known = [job for job in left if job in seconds]
     unknown = len(left) - len(known)
     if unknown:

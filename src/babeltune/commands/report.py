@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
+from babeltune.commands.locked import read_lock
 from babeltune.commands.opening import OpenedStudy, as_typed, command_again, need_all, open_study
 from babeltune.commands.results import kept_findings, results_of, write_page
 from babeltune.commands.screen import print_json, screen
@@ -68,10 +67,7 @@ def _refuse_other_work(opened: OpenedStudy) -> None:
     """
     as_it_is = f"babeltune report {as_typed(opened.folder.root)}"
     need_all(opened, remedy=f"; `{as_it_is}` shows what is there")
-    lock = opened.folder.root / "study.lock.yaml"
-    if not lock.is_file():
-        return
-    before = yaml.safe_load(lock.read_text(encoding="utf-8"))["runs"].values()
+    before = read_lock(opened.folder.root)[1].get("runs", {}).values()
     by_id = opened.jobs.by_id()
     then = {job for run in before for job in run["training"] if job.startswith("train-")}
     now = {job for run in opened.jobs.runs for job in run.training if by_id[job].kind == "train"}

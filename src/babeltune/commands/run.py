@@ -72,7 +72,7 @@ def run(path: Path, *, out: Path | None, data_root: Path | None, workers: int | 
 def say_what_is_done(console: Console, opened: OpenedStudy, machine: Machine) -> None:
     """One line: how much there is to do, and where."""
     jobs = opened.jobs.jobs
-    to_do = jobs_to_do(jobs, opened.folder, keep=opened.weights_to_keep)
+    to_do = opened.jobs_to_do()
     again = sum(opened.folder.is_done(job.id) for job in to_do)
     trained = sum(bool(run.training) for run in opened.jobs.runs)
     left = f"{len(to_do)} of {len(jobs)} jobs to do" if to_do else "everything is done"

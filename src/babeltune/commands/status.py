@@ -6,9 +6,9 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from rich.table import Table
 
+from babeltune.commands.locked import read_lock
 from babeltune.commands.opening import study_folder
 from babeltune.commands.screen import print_json, screen
 from babeltune.execute.folder import is_held
@@ -29,7 +29,7 @@ def status(path: Path, *, out: Path | None, as_json: bool) -> None:
         console.print(f"{study.name}: nothing done yet in {folder.root}. Start with: babeltune run {path}")
         return
     console.print(_counts(rows))
-    planned = _planned(folder.root / "study.lock.yaml")
+    planned = _planned(folder.root)
     if planned:
         done = sum(row.state == "done" for row in rows if row.id in planned)
         console.print(f"{done} of {len(planned)} jobs done.")
@@ -55,11 +55,9 @@ def first_line(error: str | None) -> str:
     return (error or "").partition("\n")[0]
 
 
-def _planned(lock: Path) -> set[str]:
+def _planned(root: Path) -> set[str]:
     """Ids of the jobs that the study, as it was last run, consists of."""
-    if not lock.is_file():
-        return set()
-    runs = yaml.safe_load(lock.read_text(encoding="utf-8"))["runs"].values()
+    runs = read_lock(root)[1].get("runs", {}).values()
     return {
         job
         for run in runs

@@ -203,18 +203,15 @@ class Scorer(TemplateLM):
 
         Tokens of the joined text that the prompt alone does not have are the reference's, as in training.
         """
-        windows: list[Pair] = []
-        owners: list[int] = []
-        for i, pair in enumerate(pairs):
+        windows: list[list[Pair]] = []
+        for pair in pairs:
             before, scored = self._reference_tokens(*pair)
             # One that is longer than the model is read in parts, each after as much of the text as there is
             # room for: at least half of it.
-            step = len(scored) if len(scored) <= self.max_length else self.max_length // 2
-            for start in range(0, len(scored), step):
-                windows.append((before + scored[:start], scored[start : start + step]))
-                owners.append(i)
-        readied = replace(self._planned(windows), owners=tuple(owners), texts=len(pairs))
-        return [-value for value in self._sums(readied)]
+            step = len(scored) or 1 if len(scored) <= self.max_length else self.max_length // 2
+            starts = range(0, len(scored), step)
+            windows.append([(before + scored[:start], scored[start : start + step]) for start in starts])
+        return [-value for value in self._sums(self._planned_windows(windows))]
 
     # How that is done.
 
@@ -232,16 +229,19 @@ class Scorer(TemplateLM):
         return (ids[:1], ids[1:]) if ids[0] == self.prefix_token_id else ([self.prefix_token_id], ids)
 
     def _windows(self, texts: Sequence[str]) -> Readied:
-        windows: list[Pair] = []
-        owners: list[int] = []
-        for i, text in enumerate(texts):
+        windows: list[list[Pair]] = []
+        for text in texts:
             ids = self.tok_encode(text, add_special_tokens=False)
             rolled: Any = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
-            for window in rolled:
-                context, predicted = cast(Any, make_disjoint_window(window))
-                windows.append((list(context), list(predicted)))
-                owners.append(i)
-        return replace(self._planned(windows), owners=tuple(owners), texts=len(texts))
+            parted = (cast(Any, make_disjoint_window(window)) for window in rolled)
+            windows.append([(list(context), list(predicted)) for context, predicted in parted])
+        return self._planned_windows(windows)
+
+    def _planned_windows(self, texts: Sequence[Sequence[Pair]]) -> Readied:
+        """Texts that are scored in windows, each text's together."""
+        owners = tuple(i for i, windows in enumerate(texts) for _ in windows)
+        planned = self._planned([window for windows in texts for window in windows])
+        return replace(planned, owners=owners, texts=len(texts))
 
     def _sums(self, readied: Readied) -> list[float]:
         sums = [0.0] * readied.texts

@@ -115,8 +115,8 @@ def shown_items(task: schema.Task, language: str, num_fewshot: int | None, place
     """Ids of the examples shown before every item; none for lm-eval's own tasks, which may draw anew."""
     task = resolve_task(task)
     shots, _ = shots_and_limit(task, num_fewshot, None)
-    documents = task_documents(task, language, places)
-    return [document["item"] for document in documents.shots[: shots or 0]] if documents else []
+    documents = task_documents(task, language, places) if shots else None
+    return [document["item"] for document in documents.shots[:shots]] if documents else []
 
 
 def task_documents(task: schema.Task, language: str, places: Places) -> Documents | None:
