@@ -96,11 +96,20 @@ def test_the_output_layer_in_chunks_equals_it_whole(monkeypatch: pytest.MonkeyPa
     model = build("llama", tie_word_embeddings=True)
     whole = packed_loss(model, "blocks")
     expected = gradients(model)
-    monkeypatch.setattr(loss, "HEAD_CHUNK", 5)
+    monkeypatch.setattr(loss, "chunk_positions", lambda matrix, trained: 5)
     chunked = packed_loss(model, "blocks")
     torch.testing.assert_close(chunked, whole)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [torch.bfloat16, torch.float32])
+def test_the_logits_of_a_trained_matrix_take_no_more_than_its_gradient(width: torch.dtype) -> None:
+    matrix = torch.empty(2000, 576, dtype=width)
+    positions = loss.chunk_positions(matrix, trained=True)
+    assert positions * 2000 * width.itemsize == matrix.numel() * 4
+    assert loss.chunk_positions(matrix[:, :8], trained=True) == loss.HEAD_CHUNK
+    assert loss.chunk_positions(matrix, trained=False) == loss.HEAD_CHUNK
 
 
 def test_an_output_layer_that_is_more_than_a_matrix_goes_through_the_model() -> None:

@@ -144,7 +144,7 @@ def training_memory(
         weights = size.packable * packed + (size.parameters - size.packable) * width
         weights += size.trainable * TRAINED_BYTES + moments
     return TrainingMemory(
-        fixed=weights + _logits_bytes(config) + (PROCESS_BYTES if on_cpu else 0),
+        fixed=weights + _logits_bytes(config, settings) + (PROCESS_BYTES if on_cpu else 0),
         per_token=row_bytes_per_token(config, settings, size.adapted_inputs, on_cpu=on_cpu),
     )
 
@@ -202,9 +202,14 @@ def estimate_disk_bytes(config: PreTrainedConfig, settings: StageSettings, *, me
     return int(left + CHECKPOINTS_AT_ONCE * (4 * size.trainable + moments))
 
 
-def _logits_bytes(config: PreTrainedConfig) -> int:
-    """A chunk of the output layer: logits, their gradient and what softmax needs, in float32."""
-    return 3 * 4 * 256 * config.get_text_config().vocab_size
+def _logits_bytes(config: PreTrainedConfig, settings: StageSettings) -> int:
+    """A chunk of the output layer: logits, which their gradient replaces, and what softmax needs, in float32.
+
+    In full a chunk's logits take as much as the output layer's gradient (`train/loss.py`).
+    """
+    text = config.get_text_config()
+    logits = 4 * max(256, text.hidden_size if settings.method == "full" else 0)
+    return (logits + 2 * 4 * 256) * text.vocab_size
 
 
 def _gathered_at_once(config: PreTrainedConfig, size: StageSize) -> float:

@@ -21,8 +21,8 @@ WITHOUT_DEVICE: frozenset[JobKind] = frozenset({"prepare", "judge", "ask"})
 # The version of each kind of work. Raise one when a change to our code changes that work's results.
 WORK_VERSION: dict[JobKind, int] = {
     "prepare": 2,
-    "search": 3,
-    "train": 3,
+    "search": 4,
+    "train": 4,
     "score": 3,
     "judge": 2,
     "ask": 1,

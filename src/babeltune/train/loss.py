@@ -22,9 +22,9 @@ from babeltune.train.attention import Packing
 from babeltune.train.batches import Row
 from babeltune.train.example_attention import product_width
 
-# Positions a chunk of the output layer: 256 × 50k vocabulary in 16 bits is 25 MB.
+# Positions a chunk of an output layer that is not trained: 256 × 50k vocabulary in 16 bits is 25 MB.
 HEAD_CHUNK = 256
-# Of these so many at a time are widened to float32, so that softmax works in the CPU's cache.
+# Of these so many at a time are widened to float32 on a CPU, so that softmax works in its cache.
 SOFTMAX_ROWS = 16
 
 
@@ -90,17 +90,21 @@ class _ChunkedNll(torch.autograd.Function):
         matrix_V_D = weight_V_D.to(width)
         wants_hidden, wants_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         grad_hidden_N_D = torch.empty_like(hidden_N_D) if wants_hidden else None
-        grad_weight_V_D = torch.zeros_like(weight_V_D) if wants_weight else None
+        grad_weight_V_D: torch.Tensor | None = None
         total = hidden_N_D.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(target_N), HEAD_CHUNK):
-            chunk = slice(start, start + HEAD_CHUNK)
+        positions = chunk_positions(matrix_V_D, trained=wants_weight)
+        for start in range(0, len(target_N), positions):
+            chunk = slice(start, start + positions)
             hidden_C_D = hidden_N_D[chunk].to(width)
             logits_C_V = hidden_C_D @ matrix_V_D.T
             total += _nll_leaving_gradient(logits_C_V, target_N[chunk], wanted=wants_hidden or wants_weight)
             if grad_hidden_N_D is not None:
                 grad_hidden_N_D[chunk] = (logits_C_V @ matrix_V_D).to(hidden_N_D.dtype)
-            if grad_weight_V_D is not None:
-                grad_weight_V_D += logits_C_V.T @ hidden_C_D
+            if wants_weight:
+                of_chunk_V_D = (logits_C_V.T @ hidden_C_D).to(weight_V_D.dtype)
+                grad_weight_V_D = (
+                    of_chunk_V_D if grad_weight_V_D is None else grad_weight_V_D.add_(of_chunk_V_D)
+                )
         ctx.save_for_backward(grad_hidden_N_D, grad_weight_V_D)
         return total
 
@@ -110,9 +114,21 @@ class _ChunkedNll(torch.autograd.Function):
         grad_hidden_N_D, grad_weight_V_D = ctx.saved_tensors
         return (
             grad_hidden_N_D * factor.to(grad_hidden_N_D.dtype) if grad_hidden_N_D is not None else None,
-            grad_weight_V_D * factor.to(grad_weight_V_D.dtype) if grad_weight_V_D is not None else None,
+            # In place, as it is the largest of all.
+            grad_weight_V_D.mul_(factor) if grad_weight_V_D is not None else None,
             None,
         )
+
+
+def chunk_positions(matrix_V_D: torch.Tensor, *, trained: bool) -> int:
+    """How many positions go through the output layer at once.
+
+    Each chunk goes once through the whole float32 gradient of a trained matrix, so there are to be few: their
+    logits may take as much memory as that gradient does.
+    """
+    if not trained:
+        return HEAD_CHUNK
+    return max(HEAD_CHUNK, 4 * matrix_V_D.shape[1] // matrix_V_D.element_size())
 
 
 def _nll_leaving_gradient(logits_C_V: torch.Tensor, target_C: torch.Tensor, *, wanted: bool) -> torch.Tensor:
@@ -122,7 +138,7 @@ def _nll_leaving_gradient(logits_C_V: torch.Tensor, target_C: torch.Tensor, *, w
     is not gone through a second time, as log-softmax would.
     """
     total = logits_C_V.new_zeros((), dtype=torch.float32)
-    rows = SOFTMAX_ROWS if logits_C_V.device.type == "cpu" else len(target_C)
+    rows = SOFTMAX_ROWS if logits_C_V.device.type == "cpu" else HEAD_CHUNK
     for logits_R_V, target_R in zip(logits_C_V.split(rows), target_C.split(rows), strict=True):
         wide_R_V = logits_R_V.float()
         probability_R_V = wide_R_V.softmax(dim=-1)
