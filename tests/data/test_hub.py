@@ -69,16 +69,32 @@ def test_a_repository_with_a_script_is_its_conversion(lay: Lay, tmp_path: Path) 
     assert hub_commits() == {"org/name": CONVERSION}
 
 
-def test_the_digest_follows_the_conversion_and_not_main(
+def test_the_digest_follows_the_rows_and_not_the_commit(
     lay: Lay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def digest(main: str, conversion: str) -> str:
-        monkeypatch.setattr(hub, "_sources", {})
-        _online(monkeypatch, {"main": main, PARQUET_CONVERSION: conversion}, ["README.md", "name.py"])
-        return source_digest(DATASET, Places(tmp_path), tmp_path)
+    places = Places(tmp_path)
 
-    assert digest(MAIN, CONVERSION) == digest(NEWER, CONVERSION)
-    assert digest(MAIN, CONVERSION) != digest(MAIN, NEWER)
+    def digest(commit: str, *texts: str, dataset: Dataset = DATASET) -> str:
+        monkeypatch.setattr(hub, "_sources", {})
+        lay(PARQUET_CONVERSION, commit, sw=list(texts))
+        return source_digest(dataset, places, tmp_path)
+
+    first = digest(CONVERSION, "a", "b")
+    assert digest(NEWER, "a", "b") == first
+    assert digest("4" * 40, "a", "c") != first
+    assert digest("5" * 40, "ab") != first
+    # Told by the configuration's name, the language is part of what the rows are.
+    named = DATASET.model_copy(update={"language": "sw"})
+    assert digest("6" * 40, "a", "b", dataset=named) != first
+
+
+def test_the_rows_of_a_commit_are_read_once_for_their_digest(
+    lay: Lay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(PARQUET_CONVERSION, CONVERSION, sw=["a"])
+    first = source_digest(DATASET, Places(tmp_path), tmp_path)
+    monkeypatch.setattr("babeltune.data.sources.hub_rows", lambda _: pytest.fail("read again"))
+    assert source_digest(DATASET, Places(tmp_path), tmp_path) == first
 
 
 def test_without_a_script_the_commit_is_that_of_the_revision(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from babeltune.data.hub import config_names, hub_rows, hub_source
-from babeltune.data.kept import file_digest
+from babeltune.data.kept import file_digest, kept
 from babeltune.data.rows import SUFFIXES, Row, data_stem, data_suffix, read_file
 from babeltune.errors import DataError
 from babeltune.study.places import PACKAGE_PREFIX, Places, resolve_path
@@ -52,30 +53,21 @@ def read_rows(dataset: Dataset, places: Places) -> Iterator[Row]:
 def source_digest(dataset: Dataset, places: Places, cache_dir: Path) -> str:
     """The identity of the dataset's content (SHA-256, hex): what is in the files, not where they lie.
 
-    Local files count by their bytes, a hub dataset by the commit its rows are read at, configuration and
-    split. The names of configurations and files count only where the rows' language is read from them.
-    `cache_dir` keeps the digests of files.
+    Local files count by their bytes, a hub dataset by its rows: a commit that only changed its README
+    changes nothing. The names of configurations and files count only where the rows' language is read
+    from them. `cache_dir` keeps the digests of files and of a commit's rows.
 
     Raises:
-        DataError: there are no such files.
+        DataError: there are no such files, or they can't be read.
         Unreachable: the hub is needed and can't be reached.
     """
     parts = _local_parts(dataset, places)
     if parts is None:
-        found: list[Any] = [
-            hub_source(dataset.path, dataset.revision).commit,
-            sorted(config_names(dataset), key=str),
-            dataset.split,
-            dataset.data_files,
-            dataset.data_dir,
-        ]
+        digests = _hub_digests(dataset, cache_dir)
     else:
-        names_matter = dataset.language is None and dataset.language_column is None
-        found = sorted(
-            (part.name if names_matter else "", file_digest(path, cache_dir))
-            for part in parts
-            for path in part.files
-        )
+        digests = [(part.name, file_digest(path, cache_dir)) for part in parts for path in part.files]
+    names_matter = dataset.language is None and dataset.language_column is None
+    found = sorted((name if names_matter else "", digest) for name, digest in digests)
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
@@ -97,6 +89,22 @@ def fetch_dataset(dataset: Dataset, places: Places) -> str:
         return f"{dataset.path}: {sum(len(part.files) for part in parts)} files on this disk"
     rows = sum(1 for _ in hub_rows(dataset))
     return f"{dataset.path}: {rows:,} rows from the hub"
+
+
+def _hub_digests(dataset: Dataset, cache_dir: Path) -> list[tuple[str, str]]:
+    """Each configuration of a hub dataset and the SHA-256 (hex) of its rows, which are read once a commit."""
+
+    def digests() -> dict[str, str]:
+        found: dict[str, Any] = {name or "": hashlib.sha256() for name in config_names(dataset)}
+        for row in hub_rows(dataset):
+            found[row.part].update(
+                json.dumps(row.values, sort_keys=True, ensure_ascii=False, default=str).encode()
+            )
+        return {name: digest.hexdigest() for name, digest in found.items()}
+
+    commit = hub_source(dataset.path, dataset.revision).commit
+    read = [dataset.path, commit, config_names(dataset), dataset.split, dataset.data_files, dataset.data_dir]
+    return list(kept(cache_dir, "rows", read, digests).items())
 
 
 def _local_parts(dataset: Dataset, places: Places) -> list[_Part] | None:
