@@ -49,10 +49,10 @@ def test_long_parts_are_shown_with_their_end() -> None:
 
 @pytest.fixture
 def opened(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> OpenedStudy:
-    """A study in whose Spanish rows stands an item that it scores; its full recipe fits no machine."""
+    """A study in whose Spanish rows stands an item that it scores; its LoRA recipe must fit the machine."""
     monkeypatch.setenv("BABELTUNE_CACHE", str(tmp_path / "cache"))
-    recipes = {"lora": {"method": "lora"}, "full": {"method": "full", "if_unfit": "fail"}}
-    study = write_study(tmp_path, tiny_model_dir, recipes=recipes)
+    recipes = {"lora": {"method": "lora", "if_unfit": "fail"}, "full": {"method": "full"}}
+    study = write_study(tmp_path, tiny_model_dir, recipes=recipes, seeds=2)
     with (tmp_path / "rows.jsonl").open("a") as rows:
         rows.write("\n" + json.dumps({"instruction": f"Responde: {ASKED}", "output": "¡Sí!", "lang": "es"}))
     with (tmp_path / "items.jsonl").open("a") as items:
@@ -81,9 +81,9 @@ def test_a_check_says_what_leaks_what_does_not_fit_and_shows_an_example(opened: 
     trained = pl.read_parquet(opened.folder.artifact(job.id) / "train.parquet")
     assert trained.filter(language="es").height == 24 - 2  # without what is held out
 
-    assert set(checked.unfit) == {"lora/tiny/seed0", "full/tiny/seed0"}
+    assert set(checked.unfit) == {"full/tiny/seed0", "full/tiny/seed1"}
     [refused] = [finding for finding in checked.findings if finding.level == "refuse"]
-    assert refused.where == "full"
+    assert refused.where == "lora"
     assert "GiB" in refused.message
 
     left_out = _jobs_only_of(opened, checked.unfit)

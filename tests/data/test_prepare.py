@@ -165,7 +165,18 @@ def test_a_doubled_bos_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizer
     assert _messages(_prepare(tmp_path, tokenizer, _rows("sw", 30)), tokenizer, "refuse") == []
     tokenizer.chat_template = "{{ bos_token }}" + once
     [message] = _messages(_prepare(tmp_path, tokenizer, _rows("sw", 30)), tokenizer, "refuse")
-    assert message.startswith("28 rows begin with two '<|endoftext|>'")
+    assert message.startswith("28 rows begin with two '<|endoftext|>', such as “<|endoftext|><|endoftext|>")
+
+
+def test_a_language_whose_every_answer_is_empty_is_refused(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rows = [{**row, "output": answer} for row, answer in zip(_rows("sw", 30), ["", " \n"] * 15, strict=True)]
+    prepared = _prepare(tmp_path, tokenizer, [*rows, *_rows("ha", 30)])
+    [message] = _messages(prepared, tokenizer, "refuse")
+    assert message.startswith("every answer in sw is empty")
+    rows[-1] = _rows("sw", 30)[-1]
+    assert _messages(_prepare(tmp_path, tokenizer, rows, held_out=0), tokenizer, "refuse") == []
 
 
 def test_what_is_only_unwise_is_said(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -294,8 +294,8 @@ def _look_at_stages(opened: OpenedStudy, machine: Machine, checked: Checked) -> 
             if needed[key] > machine.memory_bytes and run.name not in checked.unfit:
                 figures = needed[key] / GIB, machine.memory_bytes / GIB
                 reason = "needs about {:.1f} GiB, and a worker has {:.1f} GiB".format(*figures)
-                if run.if_unfit == "fail":
-                    checked.findings.append(
-                        Finding("refuse", reason, run.recipe, "`if_unfit: skip` leaves it out")
-                    )
-                checked.unfit[run.name] = reason
+                refusal = Finding("refuse", reason, run.recipe, "`if_unfit: skip` leaves it out")
+                if run.if_unfit == "skip":
+                    checked.unfit[run.name] = reason
+                elif refusal not in checked.findings:  # another seed said it already
+                    checked.findings.append(refusal)

@@ -14,6 +14,8 @@ from babeltune.study.findings import Finding
 
 # More answers than this cut by the length limit, and the model learns to stop in mid-sentence.
 MOST_CUT = 0.01
+# Tokens of a row that show what it begins with.
+BEGINNING = 12
 
 
 def preflight(
@@ -27,6 +29,7 @@ def preflight(
     where = f"data {summary['name']}"
     return [
         *_nothing_trained(prepared, where),
+        *_nothing_said(prepared, tokenizer, where),
         *_cut_answers(summary, where),
         *_ends(summary, tokenizer, where),
         *_doubled_bos(prepared, tokenizer, where),
@@ -54,6 +57,30 @@ def _nothing_trained(prepared: Prepared, where: str) -> list[Finding]:
             )
         )
     return findings
+
+
+def _nothing_said(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, where: str) -> list[Finding]:
+    """Languages whose every answer is empty: mostly a column taken for another."""
+    languages = prepared.summary["train"]["languages"]
+    silent = [
+        code
+        for code, counts in languages.items()
+        if counts["examples"]
+        and counts["empty_answers"] == counts["examples"]
+        # One empty answer among others makes no conversation empty.
+        and not _what_is_trained(prepared, code, tokenizer).strip()
+    ]
+    if not silent:
+        return []
+    message = f"every answer in {', '.join(silent)} is empty: nothing but the end of a turn would be learned"
+    return [Finding("refuse", message, where, "`columns` says which column of the rows holds the answers")]
+
+
+def _what_is_trained(prepared: Prepared, language: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """All that is trained on in a language, each token once, as text without special tokens."""
+    tokens = prepared.train.filter(language=language).select("input_ids", "trained")
+    trained = tokens.explode("input_ids", "trained").filter("trained")["input_ids"].unique()
+    return str(tokenizer.decode(trained.to_list(), skip_special_tokens=True))
 
 
 def _cut_answers(summary: dict[str, Any], where: str) -> list[Finding]:
@@ -118,7 +145,8 @@ def _doubled_bos(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, where: 
     return [
         Finding(
             "refuse",
-            f"{doubled.height:,} rows begin with two {tokenizer.bos_token!r}, first id {doubled['id'][0]}",
+            f"{doubled.height:,} rows begin with two {tokenizer.bos_token!r}, such as "
+            f"“{tokenizer.decode(doubled['input_ids'][0][:BEGINNING].to_list())} …”",
             where,
             "the chat template and the tokenizer both write it: remove it from the template",
         )
