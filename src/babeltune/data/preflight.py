@@ -142,11 +142,11 @@ def _doubled_bos(prepared: Prepared, tokenizer: PreTrainedTokenizerBase, where: 
     )
     if doubled.is_empty():
         return []
+    begins = " ".join(str(tokenizer.decode(doubled["input_ids"][0][:BEGINNING].to_list())).split())
     return [
         Finding(
             "refuse",
-            f"{doubled.height:,} rows begin with two {tokenizer.bos_token!r}, such as "
-            f"“{tokenizer.decode(doubled['input_ids'][0][:BEGINNING].to_list())} …”",
+            f"{doubled.height:,} rows begin with two {tokenizer.bos_token!r}, such as “{begins} …”",
             where,
             "the chat template and the tokenizer both write it: remove it from the template",
         )
