@@ -41,7 +41,7 @@ _RIGHT_TO_LEFT = regex.compile(r"[\p{bc=R}\p{bc=AL}](?:[^\n<>|\[\]]*[\p{bc=R}\p{
 
 @dataclass
 class Checked:
-    """What a check found. `unfit`: run name to why it can't be done on this machine."""
+    """What a check found. `unfit`: run name to why it is left out on this machine."""
 
     findings: list[Finding] = field(default_factory=list)
     summaries: list[dict[str, Any]] = field(default_factory=list)
@@ -294,8 +294,9 @@ def _look_at_stages(opened: OpenedStudy, machine: Machine, checked: Checked) -> 
             if needed[key] > machine.memory_bytes and run.name not in checked.unfit:
                 figures = needed[key] / GIB, machine.memory_bytes / GIB
                 reason = "needs about {:.1f} GiB, and a worker has {:.1f} GiB".format(*figures)
-                refusal = Finding("refuse", reason, run.recipe, "`if_unfit: skip` leaves it out")
                 if run.if_unfit == "skip":
                     checked.unfit[run.name] = reason
-                elif refusal not in checked.findings:  # another seed said it already
+                    continue
+                refusal = Finding("refuse", reason, run.recipe, "`if_unfit: skip` leaves it out")
+                if refusal not in checked.findings:  # another seed said it already
                     checked.findings.append(refusal)
